@@ -1,0 +1,35 @@
+# layout: what a developer does, one word each. Plain POSIX make; the work is in .ci/ and tests/.
+.POSIX:
+
+help:
+	@printf '%s\n' \
+	    'make demo   three jails, their read-only roots, a writable chroot each, and the proof; all of it in ./demo' \
+	    'make test   every test (those that mount run in a throw-away root, tests/box), then lint' \
+	    'make lint   ruff check, ruff format --check, mypy' \
+	    'make bench  times against a floor measured in the same run' \
+	    'make dist   wheel and source archive in ./dist' \
+	    'make clean  remove what these made, except .venv'
+
+# Everything here runs from .venv, which .ci/venv makes with nothing but Python 3.11 or newer.
+.venv/.stamp: pyproject.toml .ci/venv
+	@sh .ci/venv
+
+demo: .venv/.stamp
+	@PATH="$$PWD/.venv/bin:$$PATH" sh tests/demo.sh
+
+test: .venv/.stamp
+	@sh .ci/test
+
+lint: .venv/.stamp
+	@sh .ci/lint
+
+bench: .venv/.stamp
+	@.venv/bin/python -m tests.bench
+
+dist: .venv/.stamp
+	@.venv/bin/python -m hatchling build -d dist
+
+clean:
+	@sh .ci/clean
+
+.PHONY: help demo test lint bench dist clean

@@ -1,0 +1,1 @@
+"""What to do: each command's work, made of core decisions and host effects."""

@@ -1,0 +1,144 @@
+"""From what was asked to a plan: the site, its settings, its jails with their profiles and templates."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from layout.core.errors import LayoutError, UsageError
+from layout.core.model import Jail, JailPlan, Manage, Plan, Platform, Preset, Site
+from layout.core.names import check_name
+from layout.core.plan import plan, plan_jail
+from layout.core.profile import Config, Profile, decide
+from layout.core.tables import Template
+from layout.host import locks, records, shipped, site
+from layout.host.beneath import Dir, open_root
+from layout.host.records import BaseRecord, JailRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the user chose on the command line; None where nothing was said."""
+
+    profile: str | None = None
+    platform: Platform | None = None
+    preset: Preset | None = None
+    manage: Manage | None = None
+    base: str | None = None
+
+
+@dataclass(slots=True)
+class Context:
+    """A site with its configuration and what was loaded for it, each file once."""
+
+    site: Site
+    config: Config
+    _profiles: dict[str, Profile] = field(default_factory=dict)
+    _templates: dict[tuple[Preset, Platform], Template] = field(default_factory=dict)
+
+    @classmethod
+    def find(cls, root: str | None, config: str | None, platform: Platform | None = None) -> Context:
+        """Find the site. Raises UsageError."""
+        return cls(*site.find(root, config, platform))
+
+    def profile(self, name: str) -> Profile:
+        """Return a profile. Raises UsageError."""
+        if name not in self._profiles:
+            self._profiles[name] = shipped.profile(self.site, name)
+        return self._profiles[name]
+
+    def template(self, preset: Preset, platform: Platform) -> Template:
+        """Return the template of the mount tables. Raises LayoutError."""
+        if (preset, platform) not in self._templates:
+            self._templates[preset, platform] = shipped.template(self.site, preset, platform)
+        return self._templates[preset, platform]
+
+    def choose(self, name: str, choice: Choice) -> Jail:
+        """Decide a new jail: what was chosen, else what its profile says, else the site's default."""
+        profile_name = choice.profile or (name if shipped.profile_path(self.site, name) else "default")
+        profile = self.profile(profile_name)
+        return decide(
+            name,
+            profile_name,
+            profile,
+            choice.platform or self.site.platform,
+            choice.preset or profile.preset or self.config.preset,
+            choice.manage or profile.manage or self.config.manage,
+        )
+
+    def recorded(self, record: JailRecord) -> Jail:
+        """Return the jail that a record describes. Raises UsageError when its profile is gone or bad."""
+        profile = self.profile(record.profile)
+        return decide(record.name, record.profile, profile, record.platform, record.preset, record.manage)
+
+    def plan_jail(self, jail: Jail) -> JailPlan:
+        """Return the plan of one jail."""
+        return plan_jail(jail, self.site, self.template(jail.preset, jail.platform))
+
+    def plan(self, jails: Sequence[Jail], source: str, base: BaseRecord | None) -> Plan:
+        """Return the plan of everything for these jails."""
+        templates = {jail.preset: self.template(jail.preset, jail.platform) for jail in jails}
+        has_sys = base is not None and base.sys_directory
+        return plan(self.site, source, jails, templates, sys_directory=has_sys)
+
+    def open(self) -> Dir:
+        """Open ROOT. Raises LayoutError when there is none."""
+        try:
+            return open_root(self.site.root)
+        except FileNotFoundError:
+            raise LayoutError(
+                self.site.root, "no such directory", "the root of all jails", "layout init NAME makes it"
+            ) from None
+
+    def jails(self, names: Iterable[str]) -> list[JailPlan]:
+        """Return the plans of these jails, of all when none is named. Raises LayoutError."""
+        wanted = [check_name(name) for name in dict.fromkeys(names)]
+        with self.open() as root:
+            try:
+                state = root.open(".layout")
+            except FileNotFoundError:
+                raise LayoutError(
+                    self.site.root, "no jails", "some made by layout init", "layout init NAME"
+                ) from None
+            with state:
+                found = [self._record(state, name) for name in wanted] if wanted else records.jails(state)
+        return [self.plan_jail(self.recorded(record)) for record in found]
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only run that changes ROOT. Raises LayoutError that names who has the lock."""
+        with (
+            self.open() as root,
+            root.open(".layout") as state,
+            locks.held(state, locks.ROOT, "to be the only run that changes ROOT"),
+        ):
+            yield
+
+    def _record(self, state: Dir, name: str) -> JailRecord:
+        record = records.jail(state, name)
+        if record is None:
+            known = ", ".join(r.name for r in records.jails(state)) or "none yet"
+            raise LayoutError(name, "no such jail", f"one of: {known}", f"layout init {name}")
+        return record
+
+    def described(self, names: Iterable[str], choice: Choice) -> list[JailPlan]:
+        """Return plans of jails that exist or, for names without a record, of those init would make."""
+        wanted = [check_name(name) for name in dict.fromkeys(names)]
+        known: dict[str, JailRecord] = {}
+        try:
+            with open_root(self.site.root) as root, root.open(".layout") as state:
+                known = {record.name: record for record in records.jails(state)}
+        except (FileNotFoundError, PermissionError):
+            pass
+        if not wanted:
+            wanted = list(known)
+        if not wanted:
+            raise UsageError(self.site.root, "no jails", "the name of a jail", "name one: layout plan NAME")
+        free = Choice()
+        return [
+            self.plan_jail(
+                self.recorded(known[name]) if name in known and choice == free else self.choose(name, choice)
+            )
+            for name in wanted
+        ]

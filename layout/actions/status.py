@@ -1,0 +1,53 @@
+"""`layout status`: what each jail is and how it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from layout.actions import mounting
+from layout.actions.context import Context
+from layout.core.model import JailPlan, Platform
+from layout.host import locks
+from layout.host.linux import table
+from layout.host.site import running_platform
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One jail."""
+
+    name: str
+    profile: str
+    preset: str
+    manage: str
+    platform: str
+    mounted: int
+    """Planned mounts that are there."""
+    planned: int
+    session: str | None
+    """Who holds an open manage session."""
+
+
+def status(context: Context, plans: Sequence[JailPlan]) -> list[Row]:
+    """Return one row for each jail. Raises LayoutError."""
+    here = running_platform() is Platform.LINUX
+    live = {mount.target for mount in table.read(context.site.root)} if here else set()
+    with context.open() as root, root.open(".layout") as state:
+        rows = []
+        for plan in plans:
+            planned = [mount.target for tree in mounting.wanted(plan) for mount in tree]
+            jail = plan.jail
+            rows.append(
+                Row(
+                    jail.name,
+                    jail.profile,
+                    jail.preset,
+                    jail.manage,
+                    jail.platform,
+                    sum(target in live for target in planned),
+                    len(planned),
+                    locks.holder(state, f"manage-{jail.name}.lock"),
+                )
+            )
+        return rows

@@ -1,0 +1,1 @@
+"""What was asked: arguments in, results and exit status out."""

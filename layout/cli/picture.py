@@ -1,0 +1,73 @@
+"""`layout show`: the trees, with what can be written marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from layout.actions.context import Context
+from layout.cli.output import BOLD, GREEN, RED, Output
+from layout.core.compare import Live
+from layout.core.model import JailPlan, Mount, Platform
+from layout.core.plan import LINKS
+from layout.host.linux import table
+from layout.host.site import running_platform
+
+
+def show(output: Output, context: Context, plans: Sequence[JailPlan]) -> None:
+    """Print one picture for each jail; as JSON, the mounts of each."""
+    here = running_platform() is Platform.LINUX
+    live = Live(table.read(context.site.root) if here else [])
+    if output.json:
+        output.document(
+            {
+                "root": context.site.root,
+                "jails": {
+                    plan.jail.name: {
+                        side: [_entry(mount, live) for mount in mounts]
+                        for side, mounts in (("jail", plan.tables.jail), ("manage", plan.tables.manage))
+                    }
+                    for plan in plans
+                },
+            }
+        )
+        return
+    output.result(output.paint(BOLD, context.site.root))
+    output.result("├── j/mroot                 the shared base")
+    for plan in plans:
+        _jail(output, context.site.root, plan, live)
+    output.result("└── .layout                 layout's own records")
+
+
+def _entry(mount: Mount, live: Live) -> dict[str, object]:
+    return {
+        "target": mount.target,
+        "source": mount.source,
+        "writable": "ro" not in mount.options,
+        "options": list(mount.options),
+        "mounted": bool(live.at(mount.target)),
+    }
+
+
+def _jail(output: Output, root: str, plan: JailPlan, live: Live) -> None:
+    name = plan.jail.name
+    inside: dict[str, list[str]] = {"s": [], "t": []}
+    for link, target in LINKS:
+        half, _, _ = target.removeprefix("../").partition("/")
+        if half in inside:
+            inside[half].append(f"/{link}")
+    for side, mounts in (("j", plan.tables.jail), ("manage", plan.tables.manage)):
+        for index, mount in enumerate(mounts):
+            below = mount.target.removeprefix(f"{root}/{side}/{name}").lstrip("/")
+            branch = "├── " if index == 0 else "│   ├── " if index < len(mounts) - 1 else "│   └── "
+            label = f"{side}/{name}" if index == 0 else below
+            mark = output.paint(GREEN, "ro") if "ro" in mount.options else output.paint(RED, "rw")
+            state = "" if live.at(mount.target) else _absent(plan, side)
+            source = mount.source.removeprefix(f"{root}/")
+            holds = f"  {' '.join(inside[below])}" if below in inside else ""
+            output.result(f"{branch}{label.ljust(28 - len(branch))}{mark}  {source}{holds}{state}")
+
+
+def _absent(plan: JailPlan, side: str) -> str:
+    if side == "manage" and plan.jail.manage == "session":
+        return "  (during a session)"
+    return "  (not mounted)"

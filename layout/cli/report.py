@@ -1,0 +1,74 @@
+"""What people read: the outcome of init, the findings of verify, the changes of a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layout.cli.output import CYAN, GREEN, RED, YELLOW, Output, plural
+from layout.core.findings import Finding, Report
+
+if TYPE_CHECKING:
+    from layout.actions.context import Context
+    from layout.actions.init import Outcome
+    from layout.actions.manage import Managed
+
+
+def print_init(output: Output, context: Context, outcome: Outcome) -> None:
+    """Print what init did."""
+    for path in outcome.changes:
+        output.detail(f"made {path}")
+    base = outcome.base
+    if base is not None and any(path == "j/mroot" for path in outcome.changes):
+        left_out = ", ".join(f"{count} x {kind}" for kind, count in sorted(base.left_out.items()))
+        output.result(
+            f"base: {base.entries} entries, {base.bytes / 1e6:.1f} MB from {base.source}"
+            + (f"; left out: {left_out}" if left_out else "")
+            + (f"; {plural(len(base.setuid), 'setuid file')}" if base.setuid else "")
+        )
+        if base.removed:
+            output.detail(f"removed from the skeleton: {', '.join(base.removed)}")
+    output.result(f"{plural(len(outcome.changes), 'change')}")
+    if outcome.report is not None:
+        print_report(output, outcome.report)
+
+
+def print_report(output: Output, report: Report) -> None:
+    """Print findings under the name they belong to, then the counts."""
+    width = max([len(name) for name in report.jails] + [4])
+    if report.host.findings:
+        _section(output, "host", width, report.host.findings)
+    for name, jail in report.jails.items():
+        _section(output, name, width, jail.findings)
+    counts = report.counts
+    output.result(
+        f"{plural(len(report.jails), 'jail')}, {plural(counts.checks, 'check')}: "
+        f"{plural(counts.errors, 'error')}, {plural(counts.warnings, 'warning')}"
+    )
+
+
+def _section(output: Output, name: str, width: int, findings: list[Finding]) -> None:
+    errors = any(finding.severity == "error" for finding in findings)
+    if errors:
+        word = output.paint(RED, "FAILED")
+    elif findings:
+        word = output.paint(YELLOW, "ok, with warnings")
+    else:
+        word = output.paint(GREEN, "ok")
+    output.result(f"{name.ljust(width)}  {word}")
+    for finding in findings:
+        mark = output.paint(RED, "error") if finding.severity == "error" else output.paint(YELLOW, "warning")
+        output.result(
+            f"  {mark} {finding.code} {finding.path}: found {finding.found}, expected {finding.expected}"
+        )
+        if finding.hint:
+            output.result(f"    {output.paint(CYAN, 'hint')}: {finding.hint}")
+
+
+def print_changes(output: Output, name: str, outcome: Managed) -> None:
+    """Print what a session changed: on stderr, since stdout was the command's own."""
+    if output.json:
+        output.document({"status": outcome.status, "changes": outcome.changes})
+        return
+    for change in outcome.changes:
+        output.note(f"{change.kind:8} {change.path}")
+    output.note(f"{name}: {plural(len(outcome.changes), 'change')} in s and mroot")

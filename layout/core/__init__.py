@@ -1,0 +1,1 @@
+"""What should be: pure data and pure functions. Nothing here looks at or changes the host."""

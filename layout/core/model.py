@@ -1,0 +1,179 @@
+"""The nouns: what a tree, a mount table and a jail are made of. Frozen data, compared with ==."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NewType
+
+Below = NewType("Below", str)
+"""A path relative to ROOT, with '/' between components and none of them '.' or '..'."""
+
+
+class Platform(StrEnum):
+    """Whose mounts are spelled: nullfs of FreeBSD or bind mounts of Linux."""
+
+    FREEBSD = "freebsd"
+    LINUX = "linux"
+
+
+class Preset(StrEnum):
+    """Mount options: those of the 2010 message, or with nosuid everywhere and noexec on t."""
+
+    CLASSIC = "classic"
+    HARDENED = "hardened"
+
+
+class Manage(StrEnum):
+    """When the writable half is mounted: during a session only, or always."""
+
+    SESSION = "session"
+    BOOT = "boot"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where things live on this host."""
+
+    root: str
+    """ROOT: absolute, canonical, without a trailing slash."""
+    etc: str
+    """ETC: configuration and rendered tables."""
+    platform: Platform
+    host_fstab: str
+    """The fstab of the host; ETC/fstab when ROOT was given explicitly: a trial touches nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A directory of t that a profile wants: made once, then the jail's own."""
+
+    path: str
+    mode: int
+    owner: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Jail:
+    """One jail with everything that was decided about it."""
+
+    name: str
+    profile: str
+    preset: Preset
+    manage: Manage
+    platform: Platform
+    suid: bool = False
+    exec: bool = False
+    state: tuple[State, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A real directory. Owners are names of the jail's own passwd(5) and group(5)."""
+
+    path: Below
+    mode: int
+    reason: str
+    owner: str = "root"
+    group: str = "root"
+
+
+@dataclass(frozen=True, slots=True)
+class Symlink:
+    """A symbolic link with exactly this target, as written."""
+
+    path: Below
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that is written when it is absent and belongs to the administrator from then on."""
+
+    path: Below
+    text: str
+    mode: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A file of 32 random hexadecimal digits, made once for each jail (machine-id(5))."""
+
+    path: Below
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A tree that starts as a copy of `origin` and belongs to the administrator or the jail from then on."""
+
+    path: Below
+    origin: Below
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BaseTree:
+    """mroot and the skeletons, populated from a source."""
+
+    path: Below
+    source: str
+    reason: str
+
+
+Entry = Directory | Symlink | File | Identity | Copy | BaseTree
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of fstab(5), decoded: paths as they are, options in the order written."""
+
+    source: str
+    target: str
+    fstype: str
+    options: tuple[str, ...]
+    freq: int = 0
+    passno: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HostFile:
+    """A generated file outside the trees, by absolute path: a rendered table."""
+
+    path: str
+    text: str
+    mode: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The paired mount tables of one jail: what it sees, and what its administrator sees."""
+
+    jail: tuple[Mount, ...]
+    manage: tuple[Mount, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JailPlan:
+    """Everything that must be so for one jail."""
+
+    jail: Jail
+    entries: tuple[Entry, ...]
+    tables: Tables
+    files: tuple[HostFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that must be so for a set of jails: the host's part, the base's, then each jail's."""
+
+    site: Site
+    base: str
+    """Source of mroot, as given to --base."""
+    host: tuple[Entry, ...]
+    mroot: tuple[Entry, ...]
+    jails: tuple[JailPlan, ...]

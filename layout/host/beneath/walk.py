@@ -1,0 +1,181 @@
+"""Look at every entry of a tree that may be hostile, and report what is remarkable about it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from layout.host.beneath.directory import Dir
+from layout.host.beneath.resolve import open_directory
+
+DEPTH_LIMIT = 256
+ENTRY_LIMIT = 5_000_000
+OPEN_LIMIT = 400
+"""Directories held open at once: the usual limit of a process is 1024 descriptors."""
+_PLAIN = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK})
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a walk found. Paths are relative to its top."""
+
+    entries: int = 0
+    special: list[tuple[str, os.stat_result]] = field(default_factory=list)
+    """Device nodes, FIFOs, sockets, and files that are setuid or setgid."""
+    loose: list[tuple[str, os.stat_result]] = field(default_factory=list)
+    """What anybody may write to; only when asked for."""
+    unseen: list[tuple[str, str]] = field(default_factory=list)
+    """What could not be looked at, with the reason. Never empty means: not proven."""
+
+
+def walk(top: Dir, *, loose: bool = False) -> Seen:
+    """Look at every entry below `top`, itself left out, without following links or crossing mounts.
+
+    Iterative, because a jail can make a tree of any depth; beyond 256 levels or 5,000,000 entries the rest
+    is reported as unseen. With `loose` also write permission for others is looked at.
+    """
+    walker = _Walker(loose)
+    walker.run(os.dup(top.fd), "", 0)
+    return walker.seen
+
+
+class _Walker:
+    def __init__(self, loose: bool) -> None:
+        self.loose = loose
+        self.seen = Seen()
+        self.held = 0
+
+    def run(self, fd: int, path: str, depth: int) -> None:
+        """Look at the directory `fd`, which is closed on the way, and at all below it."""
+        stack = [(fd, path, depth)]
+        self.held += 1
+        while stack:
+            fd, path, depth = stack.pop()
+            self.held -= 1
+            try:
+                self._directory(fd, path, depth, stack)
+            except OSError as error:
+                self.seen.unseen.append((path or ".", os.strerror(error.errno or 0)))
+            finally:
+                os.close(fd)
+            if self.seen.entries > ENTRY_LIMIT:
+                self.seen.unseen.append((path or ".", f"more than {ENTRY_LIMIT} entries"))
+                break
+        for fd, _, _ in stack:
+            os.close(fd)
+            self.held -= 1
+
+    def _directory(self, fd: int, path: str, depth: int, stack: list[tuple[int, str, int]]) -> None:
+        seen = self.seen
+        loose = self.loose
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                seen.entries += 1
+                name = entry.name
+                below = f"{path}/{name}" if path else name
+                try:
+                    found = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # a live jail may remove what it likes
+                    continue
+                mode = found.st_mode
+                kind = mode & 0o170000
+                if kind not in _PLAIN or (mode & 0o6000 and kind == stat.S_IFREG):
+                    seen.special.append((below, found))
+                if loose and mode & 0o002 and kind != stat.S_IFLNK and not _sticky(mode):
+                    seen.loose.append((below, found))
+                if kind != stat.S_IFDIR:
+                    continue
+                if depth >= DEPTH_LIMIT:
+                    seen.unseen.append((below, f"more than {DEPTH_LIMIT} levels deep"))
+                    continue
+                try:
+                    child = open_directory(fd, name, cross=False)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    reason = "a mount point" if error.errno == errno.EXDEV else os.strerror(error.errno or 0)
+                    seen.unseen.append((below, reason))
+                    continue
+                if self.held < OPEN_LIMIT:
+                    stack.append((child, below, depth + 1))
+                    self.held += 1
+                else:  # too wide to hold every directory open: look at this one now, with all below it
+                    self.run(child, below, depth + 1)
+
+
+def _sticky(mode: int) -> bool:
+    """Say whether this is a directory such as /tmp, meant for everybody."""
+    return bool(mode & 0o1000) and stat.S_ISDIR(mode)
+
+
+def symlinks(top: Dir) -> Iterator[tuple[str, str]]:
+    """Yield (path, target) of every symbolic link below `top`. Raises OSError: nothing may be overlooked."""
+    stack = [(os.dup(top.fd), "")]
+    try:
+        while stack:
+            fd, path = stack.pop()
+            try:
+                for name in sorted(os.listdir(fd)):
+                    below = f"{path}/{name}" if path else name
+                    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    if stat.S_ISLNK(found.st_mode):
+                        yield below, os.readlink(name, dir_fd=fd)
+                    elif stat.S_ISDIR(found.st_mode):
+                        stack.append((open_directory(fd, name, cross=False), below))
+            finally:
+                os.close(fd)
+    finally:
+        for fd, _ in stack:
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Print:
+    """What tells one state of an entry from another without reading it."""
+
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    inode: int
+    mtime_ns: int
+    ctime_ns: int
+
+    def same_but_times(self, other: Print) -> bool:
+        """Say whether only times and size differ: of a directory, whose entries speak for themselves."""
+        return (self.mode, self.uid, self.gid, self.inode) == (other.mode, other.uid, other.gid, other.inode)
+
+
+def snapshot(top: Dir) -> Iterator[tuple[str, Print]]:
+    """Yield (path, print) of every entry below `top`. Raises OSError: a change must not go unseen."""
+    stack = [(os.dup(top.fd), "")]
+    try:
+        while stack:
+            fd, path = stack.pop()
+            try:
+                with os.scandir(fd) as entries:
+                    for entry in entries:
+                        below = f"{path}/{entry.name}" if path else entry.name
+                        s = entry.stat(follow_symlinks=False)
+                        yield (
+                            below,
+                            Print(
+                                s.st_mode,
+                                s.st_uid,
+                                s.st_gid,
+                                s.st_size,
+                                s.st_ino,
+                                s.st_mtime_ns,
+                                s.st_ctime_ns,
+                            ),
+                        )
+                        if stat.S_ISDIR(s.st_mode):
+                            stack.append((open_directory(fd, entry.name, cross=False), below))
+            finally:
+                os.close(fd)
+    finally:
+        for fd, _ in stack:
+            os.close(fd)

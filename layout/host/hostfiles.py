@@ -1,0 +1,100 @@
+"""The host's own files: configuration, rendered tables, fstab. Read whole, written whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+from layout.core.errors import LayoutError, UsageError
+from layout.host.beneath import Dir, open_root
+
+LIMIT = 16 << 20
+
+
+def read_text(path: str) -> str | None:
+    """Return the content of a regular file, or None when there is none. Bytes that are no UTF-8 survive.
+
+    Follows symbolic links: these are the administrator's files. Raises LayoutError for anything that is no
+    regular file or is larger than 16 MiB.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise LayoutError(path, error.strerror or "an error", "a readable file") from None
+    with os.fdopen(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise LayoutError(path, "no regular file", "a regular file")
+        if found.st_size > LIMIT:
+            raise LayoutError(path, f"{found.st_size} bytes", f"at most {LIMIT}")
+        return file.read(LIMIT).decode("utf-8", "surrogateescape")
+
+
+def write_text(path: str, text: str, mode: int) -> None:
+    """Write a file whole: temporary name, fsync, rename. Its directories are made, mode 0755.
+
+    A file that is a symbolic link is refused, not followed and not replaced. Raises LayoutError, OSError.
+    """
+    head, _, name = path.rpartition("/")
+    with make_directories(head) as directory:
+        found = directory.lstat(name)
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            raise LayoutError(
+                path,
+                "a symbolic link or no regular file",
+                "a regular file or nothing",
+                "name the file itself, or move it aside",
+            )
+        if found is not None:
+            mode = stat.S_IMODE(found.st_mode)
+        directory.write_whole(name, text.encode("utf-8", "surrogateescape"), mode)
+
+
+def make_directories(path: str, mode: int = 0o755) -> Dir:
+    """Open a directory by its absolute path, making what is missing of it. Raises LayoutError, OSError."""
+    here = open_root("/")
+    here.path = ""
+    for part in [part for part in path.split("/") if part]:
+        try:
+            try:
+                below = here.open(part)
+            except FileNotFoundError:
+                with contextlib.suppress(FileExistsError):
+                    here.make_dir(part, mode)
+                below = here.open(part)
+        finally:
+            here.close()
+        here = below
+    return here
+
+
+def remove(path: str) -> bool:
+    """Remove a file; say whether there was one. Raises LayoutError, OSError."""
+    head, _, name = path.rpartition("/")
+    try:
+        with open_root(head) as directory:
+            directory.unlink(name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def read_toml(path: str) -> dict[str, object] | None:
+    """Return a parsed TOML file, or None when there is none. Raises UsageError that names file and line."""
+    text = read_text(path)
+    return None if text is None else parse_toml(text, path)
+
+
+def parse_toml(text: str, name: str) -> dict[str, object]:
+    """Parse TOML. Raises UsageError that names the file and the place."""
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(
+            name, str(error)[:200] or "nesting without end", "TOML", "see layout.toml(5)"
+        ) from None

@@ -1,0 +1,1 @@
+"""What only Linux has: the mount API by descriptor, namespaces, capabilities."""

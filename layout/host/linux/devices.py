@@ -1,0 +1,90 @@
+"""A minimal private /dev: never the host's devtmpfs, which is one instance for the whole machine."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+
+from layout.host.linux import syscalls
+
+NODES = (
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+)
+LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "fd/0"),
+    ("stdout", "fd/1"),
+    ("stderr", "fd/2"),
+    ("ptmx", "pts/ptmx"),
+)
+
+
+def tmpfs(flags: int, parameters: Sequence[tuple[str, str]]) -> int:
+    """Return a new detached tmpfs with these attributes and parameters (tmpfs(5)). Raises OSError."""
+    context = syscalls.fsopen(b"tmpfs")
+    try:
+        for key, value in parameters:
+            syscalls.fsconfig_set(context, key.encode(), value.encode())
+        return syscalls.fsmount(context, flags)
+    finally:
+        os.close(context)
+
+
+def device_directory(flags: int, parameters: Sequence[tuple[str, str]]) -> int:
+    """Return a detached tmpfs that holds the nodes every program expects. Raises OSError."""
+    fd = tmpfs(flags, parameters)
+    try:
+        fill(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def fill(dir_fd: int) -> None:
+    """Make the device nodes, links and directories of a minimal /dev. Raises OSError."""
+    mask = os.umask(0)
+    try:
+        for name, major, minor in NODES:
+            _node(dir_fd, name, major, minor)
+        for name, target in LINKS:
+            os.symlink(target, name, dir_fd=dir_fd)
+        os.mkdir("shm", 0o1777, dir_fd=dir_fd)
+        os.mkdir("pts", 0o755, dir_fd=dir_fd)
+    finally:
+        os.umask(mask)
+
+
+def _node(dir_fd: int, name: str, major: int, minor: int) -> None:
+    try:
+        os.mknod(name, 0o666 | stat.S_IFCHR, os.makedev(major, minor), dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno != errno.EPERM:
+            raise
+    else:
+        return
+    # In a user namespace nobody may make nodes: show the host's single nodes instead, never its directory.
+    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=dir_fd))
+    node = syscalls.open_tree(syscalls.AT_FDCWD, f"/dev/{name}".encode())
+    try:
+        syscalls.move_mount(node, dir_fd, name.encode())
+    finally:
+        os.close(node)
+
+
+def pseudo_terminals() -> int:
+    """Return a detached devpts instance of its own (Documentation/filesystems/devpts.rst). Raises OSError."""
+    context = syscalls.fsopen(b"devpts")
+    try:
+        for key, value in (("ptmxmode", "0666"), ("mode", "0620")):
+            syscalls.fsconfig_set(context, key.encode(), value.encode())
+        return syscalls.fsmount(context, syscalls.ATTR_NOSUID | syscalls.ATTR_NOEXEC)
+    finally:
+        os.close(context)

@@ -1,0 +1,308 @@
+"""The process-level calls that Python's os module lacks: capabilities, root, death signal, descriptors.
+
+Calls that libc exports (prctl, capget, capset, pivot_root, sethostname) are called by name, so that no table
+of numbers per machine is needed; close_range(2) is newer than many a libc and has one number everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import select
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_uint32, c_ulong
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+
+from layout.core.errors import LayoutError
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWPID = 0x20000000
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_NAME = 15
+_PR_CAPBSET_READ = 23
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_IS_SET = 1
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+# capabilities(7), in the order of linux/capability.h: the place in the list is the number.
+_CAPABILITY_ORDER = """
+CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
+NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT
+SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL
+SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
+"""
+CAPABILITIES: dict[str, int] = {name: number for number, name in enumerate(_CAPABILITY_ORDER.split())}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name: str, *types: type) -> ctypes._NamedFuncPointer:
+    function = _libc[name]
+    function.argtypes = list(types)
+    function.restype = c_int
+    return function
+
+
+def _close_range_call() -> ctypes._NamedFuncPointer:
+    function = _libc["syscall"]
+    function.argtypes = [c_long, c_uint, c_uint, c_uint]
+    function.restype = c_long
+    return function
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = (("version", c_uint32), ("pid", c_int))
+
+
+class _CapData(ctypes.Structure):
+    _fields_ = (("effective", c_uint32), ("permitted", c_uint32), ("inheritable", c_uint32))
+
+
+_prctl = _call("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
+_capget = _call("capget", ctypes.POINTER(_CapHeader), ctypes.POINTER(_CapData))
+_capset = _call("capset", ctypes.POINTER(_CapHeader), ctypes.POINTER(_CapData))
+_pivot_root = _call("pivot_root", c_char_p, c_char_p)
+_sethostname = _call("sethostname", c_char_p, c_size_t)
+_close_range = _close_range_call()
+
+
+def _fail(what: str | bytes) -> OSError:
+    code = ctypes.get_errno()
+    return OSError(code, os.strerror(code), what)
+
+
+def prctl(option: int, *values: int) -> int:
+    """prctl(2). Raises OSError."""
+    padded = [*values, 0, 0, 0, 0][:4]
+    result: int = _prctl(option, *padded)
+    if result < 0:
+        raise _fail("prctl")
+    return result
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends; `parent` is a pidfd of that parent.
+
+    The signal is sent for deaths after the call only, so an earlier death is looked for
+    afterwards.
+    A change of user or group ID clears the setting again (prctl(2)): call this after any such change.
+    Raises ProcessLookupError when the parent is gone.
+    """
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if has_ended(parent):
+        raise ProcessLookupError("the parent process has ended")
+
+
+def has_ended(pidfd: int) -> bool:
+    """Say whether the process behind `pidfd` has ended (pidfd_open(2): then it polls as readable)."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def forbid_inspection() -> None:
+    """Close this process's memory, environment and descriptors to ptrace(2) and /proc (PR_SET_DUMPABLE 0)."""
+    prctl(_PR_SET_DUMPABLE, 0)
+
+
+def forbid_new_privileges() -> None:
+    """Let no execve(2) from here on give a privilege: setuid bits and file capabilities are ignored."""
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def set_name(name: bytes) -> None:
+    """Set the name that ps(1) shows for this process, at most 15 bytes."""
+    buffer = ctypes.create_string_buffer(name, 16)
+    prctl(_PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def pivot_root(new_root: bytes, put_old: bytes) -> None:
+    """pivot_root(2): make `new_root` the root of this mount namespace. Raises OSError."""
+    if _pivot_root(new_root, put_old) < 0:
+        raise _fail(new_root)
+
+
+def sethostname(name: bytes) -> None:
+    """sethostname(2), for the UTS namespace of the caller. Raises OSError."""
+    if _sethostname(name, len(name)) < 0:
+        raise _fail(name)
+
+
+def close_descriptors(keep: Iterable[int] = (), first: int = 3) -> None:
+    """Close every descriptor from `first` on but those in `keep` (close_range(2), Linux 5.9).
+
+    The limit RLIMIT_NOFILE says nothing about descriptors opened before it was lowered, so without the call
+    the descriptors that /proc lists are closed. Raises OSError when neither way can be gone.
+    """
+    start = first
+    for fd in sorted({fd for fd in keep if fd >= first}):
+        if fd > start and _close_range(436, start, fd - 1, 0) < 0:
+            return _close_listed(set(keep), first)
+        start = fd + 1
+    if _close_range(436, start, 0xFFFFFFFF, 0) < 0:
+        return _close_listed(set(keep), first)
+    return None
+
+
+def _close_listed(keep: set[int], first: int) -> None:
+    for entry in os.listdir("/proc/self/fd"):
+        fd = int(entry)
+        if fd >= first and fd not in keep:
+            with contextlib.suppress(OSError):  # the descriptor of the listing itself is gone already
+                os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilitySets:
+    """The capability sets of this thread, as bit masks (capabilities(7))."""
+
+    effective: int
+    permitted: int
+    inheritable: int
+    bounding: int
+    ambient: int
+
+
+def capability_sets() -> CapabilitySets:
+    """Read all five sets back from the kernel. Raises OSError."""
+    header = _CapHeader(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
+    data = (_CapData * 2)()
+    if _capget(ctypes.byref(header), data) < 0:
+        raise _fail("capget")
+    bounding = ambient = 0
+    for number in range(64):
+        try:
+            bounding |= prctl(_PR_CAPBSET_READ, number) << number
+        except OSError:  # EINVAL: beyond the last capability this kernel knows
+            break
+        ambient |= prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_IS_SET, number) << number
+    low, high = data
+    return CapabilitySets(
+        low.effective | high.effective << 32,
+        low.permitted | high.permitted << 32,
+        low.inheritable | high.inheritable << 32,
+        bounding,
+        ambient,
+    )
+
+
+def capability_mask(names: Iterable[str]) -> int:
+    """Return the bit mask of capabilities given by name, without the prefix CAP_. Raises KeyError."""
+    mask = 0
+    for name in names:
+        mask |= 1 << CAPABILITIES[name]
+    return mask
+
+
+def keep_capabilities(names: Iterable[str]) -> int:
+    """Give up every capability but `names`, for good, and prove it; returns the mask of those that are left.
+
+    Names that this process does not hold are left out: root of a container may hold fewer. Inheritable and
+    ambient end up empty: root gets what the bounding set holds at execve(2), and an inheritable set would be
+    given to programs of other users too (the mistake of CVE-2022-24769).
+    Raises OSError, or LayoutError when the kernel reports other sets than those asked for.
+    """
+    before = capability_sets()
+    kept = capability_mask(names) & before.permitted & before.bounding
+    prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    # The bounding set first: dropping from it needs CAP_SETPCAP, which the next call gives up.
+    for number in range(64):
+        if (before.bounding & ~kept) >> number & 1:
+            prctl(_PR_CAPBSET_DROP, number)
+    header = _CapHeader(0x20080522, 0)
+    data = (_CapData * 2)(
+        _CapData(kept & 0xFFFFFFFF, kept & 0xFFFFFFFF, 0),
+        _CapData(kept >> 32, kept >> 32, 0),
+    )
+    if _capset(ctypes.byref(header), data) < 0:
+        raise _fail("capset")
+    after = capability_sets()
+    expected = CapabilitySets(kept, kept, 0, kept, 0)
+    if after != expected:
+        raise LayoutError(
+            "the session's capabilities", repr(after), repr(expected), "the kernel kept more than asked"
+        )
+    return kept
+
+
+def restore_default_signals() -> None:
+    """Undo every signal disposition and mask that this Python or its caller set, ready for execve(2)."""
+    for number in signal.valid_signals():
+        with contextlib.suppress(OSError, ValueError):  # SIGKILL, SIGSTOP and libc's own
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def fork(child: Callable[[], int]) -> int:
+    """Fork with every signal blocked, run `child` in the new process and end it with the status it returns.
+
+    The child starts with all signals blocked, none handled, and no way back into the caller's stack.
+    Returns the child's process ID. Raises OSError (fork(2)).
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                # Collecting an object of the parent's would close its descriptor's number, used anew by then.
+                gc.disable()
+                signal.set_wakeup_fd(-1)
+                for number in signal.valid_signals():
+                    if callable(signal.getsignal(number)):
+                        signal.signal(number, signal.SIG_DFL)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would lose the status of children
+                status = child()
+            finally:
+                os._exit(status)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
+
+
+class SignalInbox:
+    """Signals as bytes to read from a descriptor, so that one poll(2) waits for them and for everything else.
+
+    While it is entered, the signals named interrupt nothing and kill nothing. It must be entered in the main
+    thread (a rule of Python's signal module); everything is put back on leaving.
+    """
+
+    def __init__(self, signals: Sequence[signal.Signals]) -> None:
+        self._signals = signals
+        self._before: list[tuple[signal.Signals, Callable[[int, FrameType | None], object] | int | None]] = []
+        self._write = self._wakeup = -1
+        self.fd = -1
+
+    def __enter__(self) -> SignalInbox:
+        self.fd, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in self._signals:
+            self._before.append((number, signal.getsignal(number)))
+            signal.signal(number, lambda _signal, _frame: None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in reversed(self._before):
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self.fd)
+        os.close(self._write)
+
+    def take(self) -> tuple[int, ...]:
+        """Return the signals that have come since the last call, without waiting."""
+        try:
+            return tuple(os.read(self.fd, 512))
+        except BlockingIOError:
+            return ()

@@ -1,0 +1,102 @@
+"""Descriptors 0, 1 and 2 of a confined session: what crosses from the host, and how."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from dataclasses import dataclass
+
+from layout.core.errors import UsageError
+from layout.host.linux.pty_relay import Pump, Relay
+
+# The memory devices (major 1) that a session's own /dev has, by minor number: mem(4), null(4), random(4).
+MEMORY_DEVICES = {3: "null", 5: "zero", 7: "full", 8: "random", 9: "urandom"}
+
+_NAMES = ("standard input", "standard output", "standard error")
+
+
+@dataclass(frozen=True, slots=True)
+class Standard:
+    """One of descriptors 0, 1, 2 as the command gets it: an open one, a device inside, else its terminal."""
+
+    fd: int = -1
+    device: str = ""
+    flags: int = os.O_RDWR
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it is the session's own terminal."""
+        return self.fd < 0 and not self.device
+
+
+def _kind(fd: int) -> str:
+    status = os.fstat(fd)
+    mode = status.st_mode
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH:
+        return "a path only (O_PATH)"
+    if stat.S_ISDIR(mode):
+        return "a directory"
+    if os.isatty(fd):
+        return "a terminal"
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        return "a stream"
+    if stat.S_ISREG(mode):
+        return "a file"
+    if stat.S_ISCHR(mode) and os.major(status.st_rdev) == 1 and os.minor(status.st_rdev) in MEMORY_DEVICES:
+        return "a memory device"
+    return "a device"
+
+
+def fill_closed() -> None:
+    """Open /dev/null for each of 0, 1, 2 that is closed, or the next file opened becomes one of them."""
+    while (fd := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) <= 2:
+        pass
+    os.close(fd)
+
+
+def lend(name: str, terminal: bool | None, relay: Relay, lent: contextlib.ExitStack) -> tuple[Standard, ...]:
+    """Decide what the command of session `name` gets as descriptors 0, 1, 2.
+
+    Pipes and sockets are handed over. A file is not: who has it open can open it again through /proc for
+    writing or make it setuid, and it is a file of the host; so its bytes go through a pipe and `relay`.
+    Memory devices are replaced by the session's own, or a chmod inside would reach the host's /dev/null.
+    Terminals are replaced by the session's own, with `terminal` True all three are. `lent` closes what the
+    caller has to close once the session has its copies. Raises UsageError for anything else: a directory, a
+    disk, a terminal it must not have.
+    """
+    pipes: dict[tuple[int, int], int] = {}
+    result = []
+    for fd in range(3):
+        kind = _kind(fd)
+        if terminal or (kind == "a terminal" and terminal is None):
+            result.append(Standard())
+        elif kind == "a stream":
+            result.append(Standard(fd=fd))
+        elif kind == "a memory device":
+            flags = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+            result.append(Standard(device=MEMORY_DEVICES[os.minor(os.fstat(fd).st_rdev)], flags=flags))
+        elif kind == "a file" and fd == 0:
+            inside, outside = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(outside, False)
+            relay.inputs.append(Pump(fd, outside, own=outside))
+            lent.callback(os.close, inside)
+            result.append(Standard(fd=inside))
+        elif kind == "a file":
+            status = os.fstat(fd)
+            identity = (status.st_dev, status.st_ino)
+            if identity not in pipes:  # `> log 2>&1` shares a pipe, which keeps the order of what is written
+                outside, inside = os.pipe2(os.O_CLOEXEC)
+                os.set_blocking(outside, False)
+                relay.outputs.append(Pump(outside, fd, own=outside))
+                lent.callback(os.close, inside)
+                pipes[identity] = inside
+            result.append(Standard(fd=pipes[identity]))
+        else:
+            allowed = (
+                "a pipe, a file or /dev/null" if terminal is False else "a terminal, pipe, file or /dev/null"
+            )
+            hint = "redirect it: a confined session must not have this one"
+            raise UsageError(f"{_NAMES[fd]} of {name}", kind, allowed, hint)
+    return tuple(result)

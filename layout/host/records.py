@@ -1,0 +1,132 @@
+"""layout's own records: one TOML file for each jail and base below ROOT/.layout, mode 0600."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from layout.core.errors import LayoutError
+from layout.core.model import Manage, Platform, Preset
+from layout.core.names import is_name
+from layout.host.beneath import Dir
+from layout.host.hostfiles import parse_toml
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+class JailRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was decided when a jail was made. Everything else follows from its profile."""
+
+    name: str
+    profile: str
+    preset: Preset
+    manage: Manage
+    platform: Platform
+    created: str
+    """RFC 3339, UTC."""
+    state: Literal["ready", "destroying"] = "ready"
+    """'destroying' while its trees go: such a jail is only there to be destroyed."""
+
+
+class SetuidRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of the base that is setuid or setgid."""
+
+    path: str
+    mode: str
+    uid: int
+    gid: int
+
+
+class BaseRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where mroot came from and what it holds."""
+
+    source: str
+    platform: Platform
+    created: str
+    entries: int
+    bytes: int
+    sys_directory: bool = False
+    """The base has a real directory sys."""
+    removed: tuple[str, ...] = ()
+    """Secrets and identities taken out of the skeleton."""
+    left_out: dict[str, int] = {}
+    """Device nodes, FIFOs, sockets ... that were not taken over, by kind."""
+    setuid: tuple[SetuidRecord, ...] = ()
+
+
+class CommitRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A base that is complete in its staging directories and about to appear: what `recover` finishes."""
+
+    base: BaseRecord
+
+
+def read(state: Dir, path: str, kind: type[R]) -> R | None:
+    """Return a record, or None when there is none. Raises LayoutError for one that cannot be understood."""
+    try:
+        text = state.read(path, 4 << 20).decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return None
+    try:
+        return msgspec.convert(parse_toml(text, state.show(path)), kind)
+    except msgspec.ValidationError as error:
+        raise LayoutError(
+            state.show(path),
+            str(error),
+            "a record written by layout",
+            "restore it from a backup, or move it aside",
+        ) from None
+
+
+def write(state: Dir, path: str, record: msgspec.Struct) -> None:
+    """Write a record whole. Raises OSError."""
+    import tomli_w
+
+    data: dict[str, Any] = msgspec.to_builtins(record)
+    state.write_whole(path, tomli_w.dumps(data).encode("utf-8", "surrogateescape"), 0o600)
+
+
+def jails(state: Dir) -> list[JailRecord]:
+    """Return all jails' records, sorted by name. Raises LayoutError."""
+    try:
+        directory = state.open("jails")
+    except FileNotFoundError:
+        return []
+    with directory:
+        found = []
+        for name in directory.names():
+            if name.endswith(".toml") and is_name(name[:-5]):
+                record = read(directory, name, JailRecord)
+                if record is not None:
+                    found.append(record)
+        return found
+
+
+def jail(state: Dir, name: str) -> JailRecord | None:
+    """Return one jail's record, or None."""
+    try:
+        return read(state, f"jails/{name}.toml", JailRecord)
+    except FileNotFoundError:
+        return None
+
+
+def jail_names(root: Dir) -> list[str]:
+    """Return the names of all jails that have a record; cheap."""
+    try:
+        with root.open(".layout/jails") as directory:
+            return [n[:-5] for n in directory.names() if n.endswith(".toml") and is_name(n[:-5])]
+    except FileNotFoundError:
+        return []
+
+
+def now() -> str:
+    """Return the time as records hold it."""
+    import time
+
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def running_as_root() -> bool:
+    """Say whether this process may own files as root (of the host or of a user namespace)."""
+    return os.geteuid() == 0

@@ -1,0 +1,95 @@
+"""The manifest of a tree in mtree(5) format, as mtree-netbsd and FreeBSD's mtree read it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from layout.core.errors import LayoutError
+
+__all__ = ["HEADER", "ManifestEntry", "decode_name", "encode_name", "parse_manifest"]
+
+HEADER = b"#mtree\n"
+HARDLINK = b"# hardlink "
+"""Starts a comment `# hardlink NAME TARGET` in front of a hard link's own line: mtree(5) has no word for it."""
+
+_SAFE = bytes(set(range(0x21, 0x7F)) - set(b"#\\*?[]="))
+_KINDS: dict[bytes, Literal["file", "dir", "link"]] = {b"file": "file", b"dir": "dir", b"link": "link"}
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+_LINE = re.compile(
+    rb"(?P<path>\S+) type=(?P<kind>file|dir|link) mode=(?P<mode>[0-7]{4,5}) uid=(?P<uid>\d+) gid=(?P<gid>\d+)"
+    rb"(?: size=(?P<size>\d+) sha256digest=(?P<digest>[0-9a-f]{64})| link=(?P<link>\S+))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestEntry:
+    """One line of a manifest, decoded."""
+
+    path: str
+    """Relative, "." for the root; surrogateescape for what is not UTF-8."""
+    kind: Literal["file", "dir", "link"]
+    mode: int
+    uid: int
+    gid: int
+    size: int = 0
+    digest: str = ""
+    """SHA-256 of the content in hexadecimal digits; "" unless a file."""
+    target: str = ""
+    """Of a symbolic link, as written."""
+    nlink_of: str = ""
+    """The path of the archive's that this file was linked to when it was unpacked; both are the same file."""
+
+
+def encode_name(name: bytes) -> bytes:
+    """Write a name as vis(3) does in octal mode: \\ooo for what is special, a glob or unprintable."""
+    if not name.translate(None, _SAFE):
+        return name
+    return b"".join(b"%c" % byte if byte in _SAFE else b"\\%03o" % byte for byte in name)
+
+
+def decode_name(text: bytes) -> bytes:
+    """Undo encode_name."""
+    return _OCTAL.sub(lambda match: bytes((int(match[1], 8) & 0xFF,)), text)
+
+
+def parse_manifest(data: bytes, path: str) -> Iterator[ManifestEntry]:
+    """Yield the entries of a manifest that `unpack` wrote; `path` names it in errors.
+
+    Raise LayoutError for any line that unpack would not write.
+    """
+    lines = data.splitlines(keepends=True)
+    if not lines or lines[0] != HEADER:
+        raise LayoutError(path, "a file without #mtree in its first line", "a manifest")
+    original = b""
+    for number, line in enumerate(lines[1:], start=2):
+        if line.startswith(HARDLINK):
+            original = line.split()[-1]
+            continue
+        match = _LINE.fullmatch(line.rstrip(b"\n"))
+        if match is None or not line.endswith(b"\n"):
+            raise LayoutError(path, f"{line[:80]!r} in line {number}", "a line of a manifest")
+        kind = _KINDS[match["kind"]]
+        if (kind == "file") != (match["size"] is not None) or (kind == "link") != (match["link"] is not None):
+            raise LayoutError(path, f"{line[:80]!r} in line {number}", "a line of a manifest")
+        yield ManifestEntry(
+            path=_text(match["path"]),
+            kind=kind,
+            mode=int(match["mode"], 8),
+            uid=int(match["uid"]),
+            gid=int(match["gid"]),
+            size=int(match["size"] or 0),
+            digest=(match["digest"] or b"").decode(),
+            target=decode_name(match["link"] or b"").decode("utf-8", "surrogateescape"),
+            nlink_of=_text(original) if original else "",
+        )
+        original = b""
+
+
+def _text(encoded: bytes) -> str:
+    name = decode_name(encoded)
+    if name[:2] == b"./":
+        name = name[2:]
+    return name.decode("utf-8", "surrogateescape")

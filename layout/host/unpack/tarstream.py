@@ -1,0 +1,392 @@
+"""Read a tar archive in one pass from anything that can be read. Pure parsing: nothing here touches a file.
+
+ustar, GNU long names and numbers, pax headers; sparse, incremental and multi-volume archives are refused.
+Hand-written because tarfile costs 3.5 times GNU tar's time. Sources: POSIX.1-2017 pax, tar(5).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import Literal
+from zlib import adler32
+
+import msgspec
+
+from layout.host.unpack.names import clean_name, climbs
+from layout.host.unpack.pax import Attributes, Records, apply_records, entry_name, parse_records, sparse
+from layout.host.unpack.report import ArchiveError, NotAnArchive
+
+__all__ = ["MAX_BYTES", "MAX_ENTRIES", "Entry", "Kind", "TarReader"]
+
+Kind = Literal["file", "dir", "link", "hardlink", "device", "fifo"]
+
+MAX_BYTES = 64 << 30
+MAX_ENTRIES = 5_000_000
+_BUFFER = 2 << 20
+_WHOLE = 1 << 18  # files up to this size are handed out in one piece
+_HEADER_MAX = 1 << 20  # of one extended header
+_NAME_MAX = 4095
+_ID_MAX = (1 << 32) - 2  # 2^32-1 is chown(2)'s "leave it"
+_BLOCK = 512
+_ZERO_SUM = bytes(8)
+_REMEMBERED = 4096  # numbers and owners, as written: most entries repeat them
+
+#                        name mode+uid+gid size mtime sum type linkname magic, names and devices, prefix
+_HEADER = struct.Struct("100s 24s 12s 12s 8s c 100s 6s 82x 155s 12x")
+_KINDS: dict[bytes, Kind] = {
+    b"0": "file",
+    b"\0": "file",
+    b"7": "file",
+    b"1": "hardlink",
+    b"2": "link",
+    b"3": "device",
+    b"4": "device",
+    b"5": "dir",
+    b"6": "fifo",
+}
+_REFUSED = {
+    b"M": "a part of a multi-volume archive",
+    b"D": "an incremental dump",
+    b"N": "a GNU name table of before 1990",
+}
+
+
+class Entry(msgspec.Struct, gc=False):
+    """One member of an archive, names checked and cleaned."""
+
+    path: bytes
+    """Without "./" in front; b"." is the root. At most 256 components, each at most 255 bytes, none is ".."."""
+    kind: Kind
+    mode: int
+    """Permission bits, 07777."""
+    uid: int
+    gid: int
+    size: int
+    """Bytes of content; 0 unless a file."""
+    mtime: int
+    """Nanoseconds since the epoch."""
+    target: bytes = b""
+    """Of a link: as written. Of a hard link: cleaned like path."""
+    extra: Attributes | None = None
+    """Extended attributes, and whether there were ACLs and file flags."""
+
+
+class TarReader:
+    """Iterate over the entries of an archive; the content of a file is read between two steps.
+
+    `readinto` fills a memoryview from its start and returns how many bytes it got, 0 at the end, as
+    io.RawIOBase.readinto. `max_bytes` bounds the archive as it is read, headers and padding included, and is
+    checked before an entry is handed out. Everything that is wrong raises ArchiveError, or NotAnArchive for a
+    first block that is no header; so does an archive without its end marker, or with more than zeros after it.
+    """
+
+    def __init__(
+        self,
+        readinto: Callable[[memoryview], int],
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_entries: int = MAX_ENTRIES,
+    ) -> None:
+        self._readinto = readinto
+        self._max_bytes = max_bytes
+        self._max_entries = max_entries
+        self._view = memoryview(bytearray(_BUFFER))
+        self._pos = 0  # next byte to hand out
+        self._end = 0  # end of what was read into the buffer
+        self._read = 0  # bytes that left the buffer's front for good
+        self._left = 0  # content and padding of the current entry still in the stream
+        self._padding = 0
+        self._entry = b""
+        self._global: Records = {}
+        self._numbers: dict[bytes, int] = {}
+        self._owners: dict[bytes, tuple[int, int, int]] = {}
+
+    def content(self) -> memoryview | None:
+        """The whole content of the current file, valid until the next step; None when it is big: use chunks()."""
+        padded = self._left
+        if padded > _WHOLE:
+            return None
+        if self._end - self._pos < padded:
+            self._fill(padded)
+        pos = self._pos
+        self._pos = pos + padded
+        self._left = 0
+        return self._view[pos : pos + padded - self._padding]
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The content of the current file in pieces, each valid until the next."""
+        while (size := self._left - self._padding) > 0:
+            if self._pos == self._end:
+                self._fill(1)
+            size = min(size, self._end - self._pos)
+            pos = self._pos
+            self._pos += size
+            self._left -= size
+            yield self._view[pos : pos + size]
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield every entry up to the end marker, then make sure that nothing but zeros follows."""
+        view = self._view
+        unpack = _HEADER.unpack_from
+        number = self._number
+        known = self._numbers.get
+        own: Records | None = None
+        long_name = long_link = None
+        count = 0
+        first = True
+        while True:
+            if self._left:
+                self._skip()
+            if self._end - self._pos < _BLOCK:
+                self._entry = b""
+                self._fill(_BLOCK, first=first)
+            pos = self._pos
+            self._pos = pos + _BLOCK
+            block = bytes(view[pos : pos + _BLOCK])
+            name, owner, size_, mtime_, sum_, flag, link, magic, prefix = unpack(block)
+            # adler32's low half is 1 + the sum of the bytes modulo 65521, exact for 256 of them; sum() is slow.
+            # The field itself counts as 8 spaces, which are 256 together.
+            total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) + 254 - sum(sum_)
+            if total == 256 and sum_ == _ZERO_SUM:
+                if long_name is not None or long_link is not None or own is not None:
+                    raise self._broken("the end of the archive after an extended header")
+                self._entry = b""
+                self._finish()
+                return
+            name = name.partition(b"\0")[0]
+            if prefix[0] and magic == b"ustar\0":
+                name = prefix.partition(b"\0")[0] + b"/" + name
+            self._entry = long_name or name
+            # As nearly everybody writes it; else as a number.
+            if sum_ != b"%06o\0 " % total and not self._sums_up(sum_, total):
+                if first and magic[:5] != b"ustar":
+                    raise NotAnArchive("", "no tar header in the first 512 bytes", "a tar archive")
+                self._entry = b""
+                raise self._broken(f"a header with a wrong checksum at byte {self._read + pos}")
+            first = False
+            size = known(size_)
+            if size is None:
+                size = number(size_)
+            if size < 0 or size > self._max_bytes - (self._read + self._pos):
+                if size < 0:
+                    raise self._broken(f"a size of {size} bytes")
+                raise self._too_big(size)
+            kind = _KINDS.get(flag)
+            if kind is None and flag in b"xgXLKVA":
+                data = self._header_data(flag, size)
+                match flag:
+                    case b"x" | b"X":
+                        own = parse_records(data, self._entry)
+                    case b"g":
+                        self._set_global(parse_records(data, self._entry))
+                    case b"L":
+                        long_name = self._long(data)
+                    case b"K":
+                        long_link = self._long(data)
+                    case _:
+                        pass  # V is a volume's label; A an ACL of Solaris, which belongs to no member
+                continue
+            count += 1
+            if count > self._max_entries:
+                raise self._broken(f"more than {self._max_entries} entries")
+            if kind is None:
+                raise (
+                    sparse(self._entry)
+                    if flag == b"S"
+                    else self._broken(_REFUSED.get(flag, f"an entry of unknown type {flag!r}"))
+                )
+            mtime = known(mtime_)
+            if mtime is None:
+                mtime = number(mtime_)
+            mtime *= 1_000_000_000
+            ids = self._owners.get(owner)
+            if ids is None:
+                ids = self._owner(owner)
+            mode, uid, gid = ids
+            link = long_link if long_link is not None else link.partition(b"\0")[0]
+            if long_name is not None:
+                name = long_name
+            extra = None
+            if own is not None or self._global:
+                extra = Attributes()
+                if self._global:
+                    apply_records(self._global, extra, self._entry)
+                if own is not None:
+                    apply_records(own, extra, self._entry)
+                name = extra.path if extra.path is not None else name
+                self._entry = name
+                link = extra.linkpath if extra.linkpath is not None else link
+                uid = extra.uid if extra.uid is not None else uid
+                gid = extra.gid if extra.gid is not None else gid
+                mtime = extra.mtime if extra.mtime is not None else mtime
+                if extra.size is not None:
+                    size = extra.size
+                    if size > self._max_bytes - (self._read + self._pos):
+                        raise self._too_big(size)
+                if not (extra.xattrs or extra.acls or extra.flags):
+                    extra = None
+            own = long_name = long_link = None
+            path = clean_name(name, name)
+            if kind == "file":
+                if name[-1:] == b"/" or path == b".":
+                    kind, size = "dir", self._no_content(size, "a directory written as a file")
+                else:
+                    self._padding = -size % _BLOCK
+                    self._left = size + self._padding
+            elif path == b"." and kind != "dir":
+                raise self._broken(f"the root as a {kind}")
+            elif kind == "dir":
+                size = 0  # POSIX lets it be a quota here; no content follows
+            elif size:
+                size = self._no_content(size, f"a {kind}")
+            if kind == "link":
+                self._check_link(path, link)
+            elif kind == "hardlink":
+                link = clean_name(link, name)
+            else:
+                link = b""
+            if not (0 <= uid <= _ID_MAX and 0 <= gid <= _ID_MAX):
+                raise self._broken(f"the owner {uid}:{gid}")
+            if not -(1 << 34) < mtime // 1_000_000_000 < 1 << 34:
+                raise self._broken(f"the time {mtime // 1_000_000_000}")
+            yield Entry(path, kind, mode, uid, gid, size, mtime, link, extra)
+
+    def _fill(self, need: int, *, first: bool = False) -> None:
+        """Read until `need` bytes are in the buffer."""
+        view = self._view
+        have = self._end - self._pos
+        if self._pos:
+            # Whatever is left is less than one small file: moving it is cheaper than a ring.
+            view[:have] = view[self._pos : self._end]
+            self._read += self._pos
+            self._pos, self._end = 0, have
+        while have < need:
+            got = self._readinto(view[have:])
+            if not got:
+                if first and not have:
+                    raise NotAnArchive("", "an empty file", "a tar archive")
+                if first:
+                    raise NotAnArchive("", f"a file of {have} bytes", "a tar archive")
+                where = self._read + have
+                raise self._broken(
+                    f"the end of the file at byte {where}, in the middle of the archive", cut=True
+                )
+            have += got
+            self._end = have
+        if self._read + self._pos + need > self._max_bytes:
+            raise self._too_big(need)
+
+    def _skip(self) -> None:
+        """Pass over what is left of the current entry."""
+        while self._left:
+            have = self._end - self._pos
+            if have >= self._left:
+                self._pos += self._left
+                self._left = 0
+                return
+            self._left -= have
+            self._pos = self._end
+            self._fill(1)
+
+    def _finish(self) -> None:
+        """Read to the end of the file: only zeros may follow, and the decompressor wants to finish."""
+        start = self._read + self._pos
+        while True:
+            rest = self._view[self._pos : self._end].tobytes()
+            if rest.strip(b"\0"):
+                raise self._broken(
+                    f"more data after the end of the archive at byte {start}",
+                    "if archives were joined, unpack one only",
+                )
+            self._read += self._end
+            if self._read > self._max_bytes:
+                raise self._too_big(self._read - start)
+            self._pos = self._end = 0
+            self._end = self._readinto(self._view)
+            if not self._end:
+                return
+
+    def _sums_up(self, field: bytes, total: int) -> bool:
+        try:
+            return self._number(field) == total
+        except ArchiveError:
+            return False
+
+    def _owner(self, field: bytes) -> tuple[int, int, int]:
+        """Mode, user and group: few combinations in one archive."""
+        if len(self._owners) > _REMEMBERED:
+            self._owners.clear()
+        ids = self._number(field[:8]) & 0o7777, self._number(field[8:16]), self._number(field[16:])
+        self._owners[field] = ids
+        return ids
+
+    def _number(self, field: bytes) -> int:
+        """A number field: octal digits between spaces and NULs, or base 256 (GNU, star)."""
+        known = self._numbers.get(field)
+        if known is not None:
+            return known
+        if field[0] & 0x80:
+            value = int.from_bytes(field, "big", signed=False) & ((1 << (8 * len(field) - 1)) - 1)
+            if field[0] & 0x40:
+                value -= 1 << (8 * len(field) - 1)
+        else:
+            digits = field.partition(b"\0")[0].strip(b" ")
+            # Not int() alone: it takes signs, underscores and 0o.
+            if digits and not digits.isdigit():
+                raise self._broken(f"a header with the number {digits!r}")
+            try:
+                value = int(digits or b"0", 8)
+            except ValueError:
+                raise self._broken(f"a header with the number {digits!r}") from None
+        if len(self._numbers) > _REMEMBERED:
+            self._numbers.clear()
+        self._numbers[field] = value
+        return value
+
+    def _header_data(self, flag: bytes, size: int) -> bytes:
+        """The content of an extended header, with its padding passed over."""
+        if size > _HEADER_MAX:
+            raise self._broken(f"an extended header ({flag.decode()}) of {size} bytes")
+        padded = size + -size % _BLOCK
+        if self._end - self._pos < padded:
+            self._fill(padded)
+        data = self._view[self._pos : self._pos + size].tobytes()
+        self._pos += padded
+        return data
+
+    def _long(self, data: bytes) -> bytes:
+        """A GNU long name: up to its NUL, and nothing behind it that another reader might see."""
+        name, _, rest = data.partition(b"\0")
+        if not name or rest.strip(b"\0"):
+            raise self._broken("a long name that is empty or has a NUL inside")
+        return name
+
+    def _set_global(self, records: Records) -> None:
+        for key in (b"path", b"linkpath", b"size"):
+            if key in records:
+                raise self._broken(f"a global header with {key.decode()}")
+        self._global = {**self._global, **records}
+        if sum(map(len, self._global.values())) > _HEADER_MAX:
+            raise self._broken("global headers without end")
+
+    def _check_link(self, path: bytes, target: bytes) -> None:
+        if not target or b"\0" in target or len(target) > _NAME_MAX:
+            raise self._broken("a symbolic link with an empty target, a NUL in it, or more than 4095 bytes")
+        if target[:1] != b"/" and b".." in target and climbs(path.count(b"/"), target):
+            raise self._broken(f"a symbolic link to {entry_name(target)!r}, above the archive's root")
+
+    def _no_content(self, size: int, what: str) -> int:
+        if size:
+            raise self._broken(f"{what} with {size} bytes of content")
+        return 0
+
+    def _too_big(self, size: int) -> ArchiveError:
+        return self._broken(
+            f"{size} bytes that would take the archive beyond {self._max_bytes}",
+            "the limit is there against bombs",
+        )
+
+    def _broken(self, found: str, hint: str = "", *, cut: bool = False) -> ArchiveError:
+        expected = "the rest of the archive" if cut else "a whole and harmless archive"
+        return ArchiveError(entry_name(self._entry), found, expected, hint)

@@ -1,0 +1,115 @@
+"""What tests share: the box that keeps them harmless, a fresh ROOT, and layout as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HERE = Path(__file__).resolve().parent
+IN_BOX = os.environ.get("LAYOUT_BOX") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what mounts, unmounts or removes, unless tests/box runs us."""
+    if IN_BOX:
+        return
+    skip = pytest.mark.skip(reason="run by tests/box (make test)")
+    for item in items:
+        if item.get_closest_marker("box"):
+            item.add_marker(skip)
+
+
+def propagation(path: str) -> str:
+    """Return the optional fields of the topmost mount at `path` in /proc/self/mountinfo: "shared:1" or ""."""
+    found = None
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            fields = line.split(" ")
+            if fields[4] == path:
+                found = " ".join(fields[6 : fields.index("-")])
+    assert found is not None, f"{path} is not a mountpoint"
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _really_in_the_box() -> None:
+    """LAYOUT_BOX=1 by hand must not let a box test loose on the host."""
+    if not IN_BOX:
+        return
+    outside = os.environ.get("LAYOUT_BOX_OUTSIDE", "")
+    assert outside, "LAYOUT_BOX=1 without tests/box"
+    assert os.readlink("/proc/self/ns/pid") != outside, "in the host's pid namespace"
+    assert os.readlink("/proc/1/ns/pid") == os.readlink("/proc/self/ns/pid"), (
+        "/proc is another pid namespace's"
+    )
+    init = Path("/proc/1/cmdline").read_bytes().split(b"\0")
+    assert init[1].endswith(b"/box"), "process 1 is not tests/box"
+    assert os.statvfs("/").f_flag & os.ST_RDONLY, "/ is writable"
+
+
+@pytest.fixture(name="shared")
+def _shared() -> Callable[[str], None]:
+    """Assert that "/" is shared, as on a systemd host; call it to assert the same of another mountpoint."""
+
+    def assert_shared(path: str = "/") -> None:
+        found = propagation(path)
+        assert "shared:" in found, f"{path} is {found or 'private'}, expected shared"
+
+    assert_shared()
+    return assert_shared
+
+
+@pytest.fixture(name="root")
+def _root(tmp_path: Path) -> Path:
+    """A fresh ROOT: empty, mode 0700, canonical."""
+    path = tmp_path.resolve() / "root"
+    path.mkdir()
+    path.chmod(0o700)
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one run of layout ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(name="cli", scope="session")
+def _cli() -> Callable[..., Result]:
+    """Run `python -m layout ARG...` in a process of its own, in an environment without surprises."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("LAYOUT_")}
+    plain |= {"LC_ALL": "C.UTF-8", "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "120"}
+
+    def run(
+        *args: str | os.PathLike[str],
+        env: dict[str, str] | None = None,
+        stdin: str = "",
+        cwd: str | os.PathLike[str] | None = None,
+        timeout: float = 120,
+    ) -> Result:
+        done = subprocess.run(
+            [sys.executable, "-m", "layout", *map(os.fspath, args)],
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            env=plain | (env or {}),
+            cwd=cwd,
+            timeout=timeout,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run

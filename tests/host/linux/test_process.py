@@ -1,0 +1,203 @@
+"""Process-level calls: descriptors, capabilities, death signal, signals as descriptors."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+import pytest
+
+from layout.host.linux import process
+
+
+def in_child(check) -> int:
+    """Run `check` in a forked process; returns its exit status, 99 when it raised."""
+
+    def child() -> int:
+        try:
+            return int(check() or 0)
+        except BaseException:
+            return 99
+
+    return os.waitstatus_to_exitcode(os.waitpid(process.fork(child), 0)[1])
+
+
+def test_a_forked_child_ends_with_what_its_function_returns() -> None:
+    assert in_child(lambda: 7) == 7
+
+
+def test_a_forked_child_that_raises_ends_without_reaching_its_callers_code(capfd) -> None:
+    def child() -> int:
+        raise RuntimeError("never shown")
+
+    assert os.waitstatus_to_exitcode(os.waitpid(process.fork(child), 0)[1]) == 1
+    assert "RuntimeError" not in capfd.readouterr().err
+
+
+def test_fork_leaves_the_signal_mask_of_the_parent_as_it_was() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    in_child(lambda: 0)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_every_descriptor_but_those_named_is_closed() -> None:
+    kept, lost = os.open("/", os.O_RDONLY), os.open("/", os.O_RDONLY)
+    high = 300
+    os.dup2(lost, high)
+
+    def check() -> int:
+        process.close_descriptors({kept})
+        os.fstat(kept)
+        return sum(1 for fd in (lost, high) if is_open(fd))
+
+    assert in_child(lambda: sum(1 for fd in (lost, high) if is_open(fd))) == 2  # control
+    assert in_child(check) == 0
+    for fd in (kept, lost, high):
+        os.close(fd)
+
+
+def test_descriptors_are_closed_without_close_range_too(monkeypatch) -> None:
+    lost = os.open("/", os.O_RDONLY)
+    monkeypatch.setattr(process, "_close_range", lambda *_: -1)
+
+    def check() -> int:
+        process.close_descriptors()
+        return is_open(lost)
+
+    assert in_child(check) == 0
+    os.close(lost)
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def test_the_table_names_every_capability_of_this_kernel() -> None:
+    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+        last = int(file.read())
+    assert len(process.CAPABILITIES) >= last + 1
+    assert process.CAPABILITIES["CHOWN"] == 0
+    assert process.CAPABILITIES["SYS_ADMIN"] == 21
+    assert process.CAPABILITIES["CHECKPOINT_RESTORE"] == 40
+
+
+def test_the_sets_read_are_those_that_proc_shows() -> None:
+    sets = process.capability_sets()
+    shown = {}
+    with open("/proc/self/status", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("Cap"):
+                name, value = line.split()
+                shown[name] = int(value, 16)
+    assert shown == {
+        "CapInh:": sets.inheritable,
+        "CapPrm:": sets.permitted,
+        "CapEff:": sets.effective,
+        "CapBnd:": sets.bounding,
+        "CapAmb:": sets.ambient,
+    }
+
+
+@pytest.mark.box
+def test_capabilities_not_named_are_gone_for_good_also_for_root_after_execve() -> None:
+    wanted = process.capability_mask(["CHOWN", "KILL"])
+    before = process.capability_sets()
+    assert before.permitted & ~wanted, "control: there was more to lose"
+
+    def check() -> int:
+        if process.keep_capabilities(["CHOWN", "KILL"]) != wanted:
+            return 1
+        test = f'grep -q "CapEff:[[:space:]]*{wanted:016x}" /proc/self/status'
+        os.execv("/bin/sh", ["sh", "-c", test])
+
+    assert in_child(check) == 0
+
+
+@pytest.mark.box
+def test_a_capability_that_is_not_held_is_left_out() -> None:
+    def check() -> int:
+        process.keep_capabilities(["CHOWN", "SETPCAP"])
+        return process.keep_capabilities(["CHOWN", "SYS_ADMIN"]) != process.capability_mask(["CHOWN"])
+
+    assert in_child(check) == 0
+
+
+def test_a_process_dies_with_its_parent() -> None:
+    read, write = os.pipe()
+
+    def parent() -> int:
+        own = os.pidfd_open(os.getpid())
+
+        def child() -> int:
+            process.die_with_parent(own)
+            os.write(write, str(os.getpid()).encode())
+            time.sleep(60)
+            return 0
+
+        process.fork(child)
+        time.sleep(60)
+        return 0
+
+    pid = process.fork(parent)
+    grandchild = os.pidfd_open(int(os.read(read, 20)))
+    assert not process.has_ended(grandchild), "control: it lives while its parent does"
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert select.select([grandchild], [], [], 5)[0]
+    for fd in (read, write, grandchild):
+        os.close(fd)
+
+
+def test_a_parent_that_is_gone_already_is_noticed() -> None:
+    pid = process.fork(lambda: 0)
+    parent = os.pidfd_open(pid)
+    os.waitpid(pid, 0)
+
+    def check() -> int:
+        try:
+            process.die_with_parent(parent)
+        except ProcessLookupError:
+            return 0
+        return 1
+
+    assert in_child(check) == 0
+    os.close(parent)
+
+
+def test_signals_come_as_bytes_and_their_handlers_come_back() -> None:
+    seen = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+    try:
+        with process.SignalInbox((signal.SIGUSR1,)) as inbox:
+            assert inbox.take() == ()
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert select.select([inbox.fd], [], [], 5)[0]
+            assert inbox.take() == (signal.SIGUSR1,)
+        assert not seen
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert seen == [1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_the_command_gets_default_signals_and_an_empty_mask() -> None:
+    def check() -> int:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        process.restore_default_signals()
+        os.execv("/bin/sh", ["sh", "-c", "grep -Eq 'SigIgn:.*[1-9a-f]|SigBlk:.*[1-9a-f]' /proc/self/status"])
+
+    assert in_child(check) == 1
+
+
+def test_no_new_privileges_is_set_for_good() -> None:
+    def check() -> int:
+        process.forbid_new_privileges()
+        os.execv("/bin/sh", ["sh", "-c", "grep -q 'NoNewPrivs:.*1' /proc/self/status"])
+
+    assert in_child(check) == 0
