@@ -17,6 +17,7 @@ from layout.core.model import Manage, Platform, Preset
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Run many services on one host, each in a jail whose root it cannot change.",
@@ -83,6 +84,9 @@ def main(
 
         typer.echo(f"layout {__version__}")
         raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help(), err=True)
+        raise typer.Exit(UsageError.exit_code)
     ctx.obj = Globals(root, config, Output(json=json, quiet=quiet, verbose=verbose))
 
 
@@ -258,7 +262,7 @@ def manage(
     sealed: Annotated[bool, typer.Option("--sealed", help="Without the jail's own /var and /tmp.")] = False,
     base_ro: Annotated[bool, typer.Option("--base-ro", help="With the shared base read-only.")] = False,
 ) -> None:
-    """Open a shell in a jail's writable chroot, confined; print what changed at the end."""
+    """Open a shell in a jail's writable chroot; say what changed."""
     from layout.actions import manage as action
     from layout.cli import report
 
@@ -350,7 +354,7 @@ def fstab(
     force: Annotated[bool, typer.Option("--force", help="Even when the block was edited by hand.")] = False,
     file: Annotated[str | None, typer.Option("--file", help="This file instead of the host's fstab.")] = None,
 ) -> None:
-    """Print the mount table, or keep it in a marked block of the host's fstab."""
+    """Print the mount table, or keep it in the host's fstab."""
     from layout.actions import hostfstab
 
     found = _globals(ctx)

@@ -24,7 +24,7 @@ _FLAGS = {
 def hoist(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split argv into global options and the rest: they may stand before or after the command.
 
-    What follows `--` is not ours.
+    What follows `--` is not ours. Raises UsageError for one that lacks its value.
     """
     ours: list[str] = []
     rest: list[str] = []
@@ -34,7 +34,10 @@ def hoist(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         if word == "--":
             rest += [word, *words]
         elif word in _VALUES:
-            ours += [word, *[value for value in [next(words, None)] if value is not None]]
+            value = next(words, None)
+            if value is None:
+                raise UsageError(f"option {word}", "nothing after it", "a value", "layout --help")
+            ours += [word, value]
         elif word in _FLAGS or (equals and key in _VALUES):
             ours.append(word)
         else:
@@ -44,9 +47,9 @@ def hoist(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit status: 0 as promised, 1 not so, 2 wrong usage or input."""
-    ours, rest = hoist(argv)
-    output = Output(json="--json" in ours, quiet="-q" in ours or "--quiet" in ours)
+    output = Output()
     try:
+        ours, rest = hoist(argv)
         return _call([*ours, *rest])
     except LayoutError as error:
         output.error(error)
@@ -78,12 +81,14 @@ def _call(argv: list[str]) -> int:
         raise
     except Exception as error:
         # typer carries click inside itself from 0.26 on, so its exceptions are known by what they can do.
+        if type(error).__name__ == "NoArgsIsHelpError":
+            sys.stderr.write(f"{error}\n")
+            return UsageError.exit_code
         if hasattr(error, "format_message"):
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "layout"
-            raise UsageError(
-                command, _lower(error.format_message()), "other words", f"{command} --help"
-            ) from None
+            where = command.partition(" ")[2] or "command line"
+            raise UsageError(where, _lower(error.format_message()), "other words", f"{command} --help") from None
         if type(error).__name__ == "Abort":
             raise KeyboardInterrupt from None
         if hasattr(error, "exit_code"):

@@ -1,0 +1,90 @@
+"""argv to exit status: global options anywhere, every error in one shape."""
+
+from __future__ import annotations
+
+import pytest
+
+from layout.cli.main import hoist, run
+from layout.core.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("argv", "ours", "rest"),
+    [
+        (["verify", "--root", "/x"], ["--root", "/x"], ["verify"]),
+        (["--root=/x", "verify", "-q"], ["--root=/x", "-q"], ["verify"]),
+        (["init", "a", "--base", "b", "--json"], ["--json"], ["init", "a", "--base", "b"]),
+        (["manage", "a", "--", "ls", "--json"], [], ["manage", "a", "--", "ls", "--json"]),
+        (["init", "--", "--root"], [], ["init", "--", "--root"]),
+    ],
+    ids=["after", "before", "between", "of-the-command", "a-name"],
+)
+def test_global_options_may_stand_anywhere_before_two_dashes(
+    argv: list[str], ours: list[str], rest: list[str]
+) -> None:
+    assert hoist(argv) == (ours, rest)
+
+
+def test_an_option_without_its_value_is_refused() -> None:
+    with pytest.raises(UsageError, match="--root"):
+        hoist(["verify", "--root"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["frobnicate"], "layout: command line: found no such command 'frobnicate'"),
+        (["verify", "--bogus"], "layout: verify: found no such option"),
+        (["init"], "layout: init: found missing argument"),
+        (["init", "a", "--preset", "soft"], "'classic', 'hardened'"),
+        (["fstab", "--install", "--remove"], "layout: layout fstab: found --install and --remove"),
+        (["render", "poem"], "layout: render: found"),
+    ],
+    ids=["command", "option", "argument", "value", "both", "kind"],
+)
+def test_wrong_words_are_an_error_with_a_hint_and_status_2(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_no_words_at_all_print_the_help_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 2
+    assert "Usage: layout" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["verify", "--version"]])
+def test_version_is_printed_wherever_it_is_asked_for(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from layout import __version__
+
+    assert run(argv) == 0
+    assert capsys.readouterr().out == f"layout {__version__}\n"
+
+
+def test_a_table_for_the_other_platform_needs_no_root_and_no_tree(capsys: pytest.CaptureFixture[str]) -> None:
+    """The message's lines, for names that nobody has made."""
+    words = "fstab ldap --root /nowhere --platform freebsd --preset classic --manage boot"
+    assert run(words.split()) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "/nowhere/j/mroot /nowhere/j/ldap nullfs ro 0 0",
+        "/nowhere/s/ldap /nowhere/j/ldap/s nullfs ro 0 0",
+        "/nowhere/t/ldap /nowhere/j/ldap/t nullfs rw 0 0",
+        "/nowhere/j/mroot /nowhere/manage/ldap nullfs rw 0 0",
+        "/nowhere/s/ldap /nowhere/manage/ldap/s nullfs rw 0 0",
+        "/nowhere/t/ldap /nowhere/manage/ldap/t nullfs rw 0 0",
+        "devfs /nowhere/manage/ldap/dev devfs rw 0 0",
+    ]
+
+
+def test_render_fstab_says_the_same_as_fstab(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ldap", "--root", "/nowhere", "--platform", "freebsd"]
+    assert run(["fstab", *words]) == 0
+    first = capsys.readouterr().out
+    assert run(["render", "fstab", *words]) == 0
+    assert capsys.readouterr().out == first
