@@ -3,7 +3,7 @@
 
 help:
 	@printf '%s\n' \
-	    'make demo   three jails, their read-only roots, a writable chroot each, and the proof; all of it in ./demo' \
+	    'make demo   three jails, their read-only roots, a writable chroot each, and the proof; in a throw-away root' \
 	    'make test   every test (those that mount run in a throw-away root, tests/box), then lint' \
 	    'make lint   ruff check, ruff format --check, mypy' \
 	    'make bench  times against a floor measured in the same run' \

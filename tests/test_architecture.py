@@ -53,6 +53,7 @@ PATH_DOORS = {
     "layout.host.freebsd": "mountpoints and devices of the host",
     "layout.host.hostfiles": "ETC and the host's fstab: written whole, outside ROOT",
     "layout.host.shipped": "the package's own data files",
+    "layout.host.privilege": "writes the id maps of a new user namespace below /proc/self",
     "layout.host.locks": "one lock file, opened by descriptor",
     "layout.host.site": "looks at ROOT and its parents, before there is a descriptor to go by",
     "layout.host.closure": "reads the host's own programs and libraries",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from layout.core.errors import LayoutError, UsageError
 from layout.core.model import Jail, JailPlan, Manage, Plan, Platform, Preset, Site
@@ -17,8 +18,7 @@ from layout.host.beneath import Dir, open_root
 from layout.host.records import BaseRecord, JailRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """What the user chose on the command line; None where nothing was said."""
 
     profile: str | None = None
@@ -28,14 +28,13 @@ class Choice:
     base: str | None = None
 
 
-@dataclass(slots=True)
-class Context:
+class Context(msgspec.Struct):
     """A site with its configuration and what was loaded for it, each file once."""
 
     site: Site
     config: Config
-    _profiles: dict[str, Profile] = field(default_factory=dict)
-    _templates: dict[tuple[Preset, Platform], Template] = field(default_factory=dict)
+    _profiles: dict[str, Profile] = {}
+    _templates: dict[tuple[Preset, Platform], Template] = {}
 
     @classmethod
     def find(cls, root: str | None, config: str | None, platform: Platform | None = None) -> Context:

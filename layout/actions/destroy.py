@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 
 from layout.actions import mounting
@@ -22,23 +24,34 @@ def destroy(context: Context, name: str) -> int:
     """Remove jail `name` with its trees, tables and record; return the number of entries removed.
 
     Raises LayoutError, before anything is removed, when something is mounted at or below one of its
-    directories, a process has its root or working directory there, or a manage session is open.
+    directories or shows them elsewhere, a process has its root or working directory there, or a manage
+    session is open.
     """
     check_name(name)
     with context.open() as root, root.open(".layout") as state:
         record = records.jail(state, name)
         if record is None:
             raise LayoutError(name, "no such jail", "one that layout made", "layout status lists them")
-        _refuse(context, root, state, name)
-        # From here on a crash leaves a jail that can only be destroyed: never half a jail that looks whole.
-        records.write(state, f"jails/{name}.toml", msgspec.structs.replace(record, state="destroying"))
-        return finish(context, root, state, record)
+        with _alone(state, name):
+            _refuse(context.site.root, name)
+            # From here on a crash leaves a jail that can only be destroyed, not half of one that looks whole.
+            records.write(state, f"jails/{name}.toml", msgspec.structs.replace(record, state="destroying"))
+            return _remove(context, root, state, name)
 
 
 def finish(context: Context, root: Dir, state: Dir, record: JailRecord) -> int:
-    """Remove what there is of a jail that is being destroyed. Done again after a crash, it goes on."""
-    name = record.name
-    _refuse(context, root, state, name)
+    """Remove what is left of a jail whose destruction was interrupted. Raises LayoutError as destroy does."""
+    with _alone(state, record.name):
+        _refuse(context.site.root, record.name)
+        return _remove(context, root, state, record.name)
+
+
+def _alone(state: Dir, name: str) -> contextlib.AbstractContextManager[None]:
+    """No manage session is open, and none can be opened meanwhile."""
+    return locks.held(state, f"manage-{name}.lock", f"no manage session of {name}")
+
+
+def _remove(context: Context, root: Dir, state: Dir, name: str) -> int:
     count = 0
     for place in PLACES:
         try:
@@ -49,29 +62,22 @@ def finish(context: Context, root: Dir, state: Dir, record: JailRecord) -> int:
             continue
     for kind in ("fstab", "manage.fstab"):
         count += hostfiles.remove(f"{context.site.etc}/fstab.d/{name}.{kind}")
-    if state.lstat(f"manage-{name}.lock") is not None:
-        state.unlink(f"manage-{name}.lock")
+    state.unlink(f"manage-{name}.lock")
     state.unlink(f"jails/{name}.toml")
     return count
 
 
-def _refuse(context: Context, root: Dir, state: Dir, name: str) -> None:
-    if running_platform() is Platform.LINUX:
-        for mount in mounting.anything_below(context.site, root, name):
-            raise LayoutError(
-                mount.target,
-                f"a mount of {mount.source}",
-                "nothing mounted below a jail that is destroyed",
-                f"layout umount {name}",
-            )
-        found = holders.below([f"{context.site.root}/{place}/{name}" for place in PLACES])
-        if found:
-            raise LayoutError(
-                f"{context.site.root}/j/{name}",
-                holders.describe(found),
-                "nothing that runs in it",
-                "stop it first",
-            )
-    session = locks.holder(state, f"manage-{name}.lock")
-    if session is not None:
-        raise LayoutError(name, f"a manage session of {session}", "none", "end the session first")
+def _refuse(top: str, name: str) -> None:
+    """Make sure that nothing is mounted, shown elsewhere or running below a jail. Raises LayoutError."""
+    if running_platform() is not Platform.LINUX:
+        return
+    paths = [f"{top}/{place}/{name}" for place in PLACES]
+    for mount in mounting.mounts_below(top, paths):
+        expected = "nothing mounted below a jail that is destroyed"
+        raise LayoutError(mount.target, f"a mount of {mount.source}", expected, f"layout umount {name}")
+    for mount, path in mounting.shown_elsewhere(paths):
+        expected = f"no mount that shows {path}, which is to be removed"
+        raise LayoutError(mount.target, f"a mount of {path}", expected, f"umount {mount.target}")
+    found = holders.below(paths, f"{top}/j/mroot")
+    if found:
+        raise LayoutError(paths[0], holders.describe(found), "nothing that runs in it", "stop it first")

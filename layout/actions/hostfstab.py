@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from layout.core import fstab, hostblock
 from layout.core.errors import LayoutError
-from layout.core.model import JailPlan
+from layout.core.model import JailPlan, Site
 from layout.core.tables import host_lines
 from layout.host import hostfiles
 
@@ -42,6 +42,40 @@ def remove(path: str, *, force: bool) -> bool:
     new = hostblock.remove(text, path)
     hostfiles.write_text(path, new, 0o644)
     return _read_back(path, new)
+
+
+def stale(site: Site, plans: Sequence[JailPlan], names: Sequence[str]) -> str:
+    """Say in which way the block of the host's fstab is not as it would be installed now; "" when it is.
+
+    It may hold any of the jails, each with all of its lines. `plans` are those to compare with, `names` are
+    those of all jails that there are. Raises LayoutError.
+    """
+    path = site.host_fstab
+    text = hostfiles.read_text(path)
+    lines = None if text is None else hostblock.block(text, path)
+    if text is None or lines is None:
+        return ""
+    if hostblock.is_hand_edited(text, path):
+        return "a block edited by hand"
+    blocks: dict[str, list[str]] = {}
+    for line in lines.splitlines():
+        mount = fstab.parse_line(line, site.platform, path)
+        if mount is not None:
+            blocks.setdefault(_jail_of(site.root, mount.target), []).append(line)
+    ours = {plan.jail.name: table([plan]).splitlines() for plan in plans if plan.jail.name in blocks}
+    for name, block in blocks.items():
+        if name not in names:
+            return f"{len(block)} lines of {name or 'no jail'}, which does not exist"
+        if name in ours and block != ours[name]:
+            return f"an older table of {name}"
+    return ""
+
+
+def _jail_of(root: str, target: str) -> str:
+    for top in ("j", "manage"):
+        if target.startswith(f"{root}/{top}/"):
+            return target[len(f"{root}/{top}/") :].partition("/")[0]
+    return ""
 
 
 def _refuse_edited(path: str, text: str, *, force: bool) -> None:

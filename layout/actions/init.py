@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from layout.actions import mounting
 from layout.actions.context import Choice, Context
-from layout.actions.make import Maker, ensure_state
+from layout.actions.make import Maker, clean, ensure_state
 from layout.actions.observe import Is, Observation, observe, steps
-from layout.actions.populate import BASE_RECORD, COMMIT, Tell, commit, source_kind
+from layout.actions.populate import Tell, finish_commit, source_kind, source_path
 from layout.actions.verify import verify
 from layout.core.errors import LayoutError, UsageError
 from layout.core.findings import Report
-from layout.core.model import BaseTree, Entry, HostFile, Jail, JailPlan, Plan
+from layout.core.model import BaseTree, Below, Entry, HostFile, Jail, JailPlan, Plan
 from layout.core.names import check_name
+from layout.core.plan import host_files
 from layout.core.tables import hand_edited
 from layout.host import hostfiles, locks, records
 from layout.host.beneath import Dir, open_root
 from layout.host.linux import table
-from layout.host.records import BaseRecord, CommitRecord, JailRecord
+from layout.host.records import BASE_RECORD, COMMIT, BaseRecord, CommitRecord, JailRecord
 from layout.host.site import check_parents, running_platform
+
+_ALONE = "to be the only run that changes ROOT"
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -45,20 +49,30 @@ class Outcome:
 
 
 @dataclass(slots=True)
+class Part:
+    """What is missing of one jail, or of what all jails share."""
+
+    entries: tuple[Entry, ...]
+    todo: list[Observation]
+    files: list[HostFile] = field(default_factory=list)
+    record: JailRecord | None = None
+    """To be written, last of all; None when it is as it should be."""
+    is_new: bool = False
+
+
+@dataclass(slots=True)
 class Survey:
     """The plan, and how the host compares with it."""
 
     plan: Plan
-    todo: list[Observation]
-    files: list[HostFile]
-    stale_records: list[JailRecord]
+    shared: Part
+    jails: list[Part]
     mounts: list[str]
 
     @property
-    def entries(self) -> list[Entry]:
-        """All entries of the plan, in order."""
-        plan = self.plan
-        return [*plan.host, *plan.mroot, *(entry for jail in plan.jails for entry in jail.entries)]
+    def parts(self) -> list[Part]:
+        """All parts in the order in which they are made."""
+        return [self.shared, *self.jails]
 
 
 def survey(context: Context, names: Sequence[str], choice: Choice, *, mount: bool) -> Survey:
@@ -67,27 +81,77 @@ def survey(context: Context, names: Sequence[str], choice: Choice, *, mount: boo
     Raises UsageError for a choice that cannot be, LayoutError for something that stands in the way.
     """
     wanted = [check_name(name) for name in dict.fromkeys(names)]
+    if choice.base is not None:
+        choice = msgspec.structs.replace(choice, base=source_path(choice.base))
     check_parents(context.site.root)
     root = _open_existing(context.site.root)
     try:
-        base, jails = _decide(context, root, wanted, choice)
-        source = choice.base or (base.source if base is not None else context.config.base)
+        base, known, jails = _decide(context, root, wanted, choice)
+        source = choice.base or (base.source if base is not None else source_path(context.config.base))
         plan = context.plan(jails, source, base)
         if base is None:
-            source_kind(source, context.site.platform, running_platform())
+            source_kind(source, context.site.platform, running_platform(), context.site.root)
         if mount:
             mounting.require_platform(context.site)
-        entries = [*plan.host, *plan.mroot, *(entry for jail in plan.jails for entry in jail.entries)]
-        observed = observe(root, entries)
-        if root is not None and base is None:
-            _missing_base(observed)
-        _refuse_conflicts(context.site.root, observed)
-        files = [file for jail in plan.jails for file in jail.files if _stale(file)]
-        stale = _stale_records(root, plan.jails)
+        found = _parts(root, plan, base)
+        _refuse_conflicts(context.site.root, found)
+        for part, jail in zip(found[1:], plan.jails, strict=True):
+            part.files = [file for file in host_files(jail, context.site) if _stale(file)]
+            part.record = _stale_record(_record(jail.jail), known.get(jail.jail.name))
+            part.is_new = jail.jail.name not in known
     finally:
         if root is not None:
             root.close()
-    return Survey(plan, steps(observed), files, stale, _unmounted(plan.jails) if mount else [])
+    for part in found:
+        part.todo = steps(part.todo)
+    return Survey(plan, found[0], found[1:], _unmounted(plan.jails) if mount else [])
+
+
+def _parts(root: Dir | None, plan: Plan, base: BaseRecord | None) -> list[Part]:
+    """Observe everything; the parts have all observations yet, not only what is to do."""
+    shared = (*plan.host, *plan.mroot)
+    observed = observe(root, [*shared, *(entry for jail in plan.jails for entry in jail.entries)])
+    skeletons = _whole_base(root, observed, plan.base, base) if root is not None else []
+    parts = []
+    start = 0
+    for entries in (shared, *(jail.entries for jail in plan.jails)):
+        parts.append(Part(entries, observed[start : start + len(entries)]))
+        start += len(entries)
+    after_mroot = len(plan.host) + 1
+    parts[0].todo[after_mroot:after_mroot] = skeletons
+    return parts
+
+
+def _whole_base(
+    root: Dir, observed: list[Observation], source: str, base: BaseRecord | None
+) -> list[Observation]:
+    """A base is whole when it has its record, and a skeleton when it has all its directories.
+
+    Changes what was observed accordingly. The skeletons come with mroot; returns those that are gone alone
+    and are to be populated again, or are in conflict.
+    """
+    trees = [
+        BaseTree(Below(f"skel/{half}"), source, f"the pristine {half} that jails are made from")
+        for half in ("s", "t")
+    ]
+    halves = observe(root, trees)
+    for index, one in enumerate(observed):
+        if isinstance(one.entry, BaseTree) and one.state is Is.PRESENT and base is None:
+            observed[index] = _unrecorded(one.entry)
+        half = next((h for h in halves if one.entry.path.startswith(f"{h.entry.path}/")), None)
+        if half is not None and half.state is Is.PRESENT and base is not None and one.state is Is.MISSING:
+            observed[index] = Observation(one.entry, Is.CONFLICT, "nothing", f"the {one.entry.reason}")
+    extra = []
+    for half in halves:
+        if half.state is Is.PRESENT and base is None:
+            extra.append(_unrecorded(half.entry))
+        elif half.state is Is.CONFLICT or (half.state is Is.MISSING and base is not None):
+            extra.append(half)
+    return extra
+
+
+def _unrecorded(entry: Entry) -> Observation:
+    return Observation(entry, Is.CONFLICT, "a directory without a base's record", "a base or nothing")
 
 
 def _open_existing(path: str) -> Dir | None:
@@ -108,13 +172,17 @@ def _state(root: Dir | None) -> Dir | None:
 
 def _decide(
     context: Context, root: Dir | None, names: Sequence[str], choice: Choice
-) -> tuple[BaseRecord | None, list[Jail]]:
+) -> tuple[BaseRecord | None, dict[str, JailRecord], list[Jail]]:
     """Decide each jail: as recorded, changed by what was chosen now; or new."""
     state = _state(root)
+    known: dict[str, JailRecord] = {}
     if state is None:
-        return None, [context.choose(name, choice) for name in names]
+        return None, known, [context.choose(name, choice) for name in names]
     with state:
         base = records.read(state, BASE_RECORD, BaseRecord)
+        interrupted = records.read(state, COMMIT, CommitRecord) if base is None else None
+        if interrupted is not None:  # complete, and finished before anything else
+            base = interrupted.base
         if base is not None and base.platform is not context.site.platform:
             raise UsageError(
                 context.site.root,
@@ -135,6 +203,7 @@ def _decide(
             if record is None:
                 jails.append(context.choose(name, choice))
                 continue
+            known[name] = record
             if record.state != "ready":
                 raise LayoutError(
                     name, "a jail that is half destroyed", "a whole one or none", f"layout destroy {name}"
@@ -146,20 +215,11 @@ def _decide(
                 manage=choice.manage or record.manage,
             )
             jails.append(context.recorded(changed))
-        return base, jails
+        return base, known, jails
 
 
-def _missing_base(observed: list[Observation]) -> None:
-    """Without its record a base is not complete, even where its directories are."""
-    for index, one in enumerate(observed):
-        if isinstance(one.entry, BaseTree) and one.state is Is.PRESENT:
-            observed[index] = Observation(
-                one.entry, Is.CONFLICT, "a directory without a base's record", "a base or nothing"
-            )
-
-
-def _refuse_conflicts(root: str, observed: Sequence[Observation]) -> None:
-    conflicts = [one for one in observed if one.state is Is.CONFLICT]
+def _refuse_conflicts(root: str, parts: Sequence[Part]) -> None:
+    conflicts = [one for part in parts for one in part.todo if one.state is Is.CONFLICT]
     if conflicts:
         one = conflicts[0]
         more = f"; {len(conflicts) - 1} more conflicts" if len(conflicts) > 1 else ""
@@ -167,7 +227,9 @@ def _refuse_conflicts(root: str, observed: Sequence[Observation]) -> None:
             f"{root}/{one.entry.path}",
             one.found,
             f"{one.expected}{more}",
-            "nothing was changed; move it aside, then run init again",
+            "nothing was changed; move skel aside, then run init again: it is populated anew"
+            if one.entry.path.startswith("skel/")
+            else "nothing was changed; move it aside, then run init again",
         )
 
 
@@ -186,20 +248,11 @@ def _stale(file: HostFile) -> bool:
     return True
 
 
-def _stale_records(root: Dir | None, plans: Sequence[JailPlan]) -> list[JailRecord]:
-    wanted = [_record(plan.jail) for plan in plans]
-    state = _state(root)
-    if state is None:
+def _stale_record(wanted: JailRecord, known: JailRecord | None) -> JailRecord | None:
+    if known is None:
         return wanted
-    with state:
-        stale = []
-        for record in wanted:
-            known = records.jail(state, record.name)
-            if known is None or msgspec.structs.replace(known, created=record.created) != record:
-                stale.append(
-                    record if known is None else msgspec.structs.replace(record, created=known.created)
-                )
-        return stale
+    wanted = msgspec.structs.replace(wanted, created=known.created)
+    return None if wanted == known else wanted
 
 
 def _record(jail: Jail) -> JailRecord:
@@ -219,21 +272,21 @@ def _unmounted(plans: Sequence[JailPlan]) -> list[str]:
 
 def describe(found: Survey) -> list[Step]:
     """Return what init would do, in order, each step with its reason."""
-    made = [
-        Step(
-            {Is.MODE: "chmod"}.get(one.state, type(one.entry).__name__.lower()),
-            found.plan.site.root if one.entry.path == "." else f"{found.plan.site.root}/{one.entry.path}",
-            one.entry.reason,
-        )
-        for one in found.todo
-    ]
-    made += [Step("write", file.path, file.reason) for file in found.files]
-    made += [
-        Step(
-            "record", f"{found.plan.site.root}/.layout/jails/{record.name}.toml", "what was decided about it"
-        )
-        for record in found.stale_records
-    ]
+    root = found.plan.site.root
+    made: list[Step] = []
+    for part in found.parts:
+        made += [
+            Step(
+                {Is.MODE: "chmod"}.get(one.state, type(one.entry).__name__.lower()),
+                root if one.entry.path == "." else f"{root}/{one.entry.path}",
+                one.entry.reason,
+            )
+            for one in part.todo
+        ]
+        made += [Step("write", file.path, file.reason) for file in part.files]
+        if part.record is not None:
+            path = f"{root}/.layout/jails/{part.record.name}.toml"
+            made.append(Step("record", path, "what was decided about it"))
     by_target = {m.target: m for jail in found.plan.jails for tree in mounting.wanted(jail) for m in tree}
     made += [
         Step("mount", target, f"{by_target[target].source} {','.join(by_target[target].options)}")
@@ -245,16 +298,16 @@ def describe(found: Survey) -> list[Step]:
 def init(context: Context, names: Sequence[str], choice: Choice, *, mount: bool, tell: Tell) -> Outcome:
     """Make what is missing for these jails, mount them, verify them.
 
-    Raises UsageError or LayoutError; what was made until then is whole and is found by the next run.
+    Raises UsageError or LayoutError. The base and each jail are made wholly or not at all; what was made
+    before that is found by the next run.
     """
-    found = survey(context, names, choice, mount=mount)  # refuses before ROOT is touched
+    found = _survey_first(context, names, choice, mount=mount)
     outcome = Outcome()
-    root, state, made = _ensure_state(context.site.root)
     try:
-        with locks.held(state, locks.ROOT, "to be the only run that changes ROOT"):
-            if state.lstat(COMMIT) is not None:
-                finish_commit(root, state)
+        with _at_work(context.site.root) as (root, state, made):
+            if finish_commit(root, state):
                 outcome.changes.append(BASE_RECORD)
+            clean(root, state, context.site.etc)
             found = survey(context, names, choice, mount=mount)
             outcome.changes += made
             _make(context, found, root, state, outcome, tell)
@@ -263,12 +316,66 @@ def init(context: Context, names: Sequence[str], choice: Choice, *, mount: bool,
                 tell("mounting", 0, 0)
                 outcome.mounted = mounting.mount(context.site, found.plan.jails)
                 outcome.changes += outcome.mounted
-    finally:
-        state.close()
-        root.close()
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise LayoutError(
+            context.site.root,
+            "no space left",
+            "room for the base and the jails",
+            "free some, then run init again: it goes on where it stopped",
+        ) from None
     if mount:
         outcome.report = verify(context, found.plan.jails, quick=False, tell=tell)
     return outcome
+
+
+def _survey_first(context: Context, names: Sequence[str], choice: Choice, *, mount: bool) -> Survey:
+    """Refuse what is to be refused before ROOT is touched, the lock file included.
+
+    Without the lock: a conflict may be nothing but another run at work, which is then named instead.
+    """
+    try:
+        return survey(context, names, choice, mount=mount)
+    except UsageError:
+        raise
+    except LayoutError:
+        with contextlib.suppress(OSError), open_root(f"{context.site.root}/.layout") as state:
+            locks.refuse_held(state, locks.ROOT, _ALONE)
+    # Nobody is at work, or no longer: what is in the way now, is.
+    return survey(context, names, choice, mount=mount)
+
+
+@contextlib.contextmanager
+def _at_work(path: str) -> Iterator[tuple[Dir, Dir, list[str]]]:
+    """Open ROOT and its state and hold the lock; what was made only for that goes again after an error."""
+    while True:
+        with contextlib.ExitStack() as stack:
+            root, state, made = _ensure_state(path)
+            stack.enter_context(root)
+            stack.enter_context(state)
+            try:
+                stack.enter_context(locks.held(state, locks.ROOT, _ALONE))
+            except FileNotFoundError:  # a run that failed has just taken its .layout away
+                continue
+            try:
+                yield root, state, made
+            except BaseException:
+                _unmake(path, root, state, made)
+                raise
+            return
+
+
+def _unmake(path: str, root: Dir, state: Dir, made: list[str]) -> None:
+    """Remove ROOT and .layout if this run made them and nothing is in them but the lock, which we hold."""
+    with contextlib.suppress(OSError, LayoutError):
+        if ".layout" in made and state.names() == [locks.ROOT]:
+            state.unlink(locks.ROOT)
+            root.rmdir(".layout")
+        if "." in made:
+            head, _, name = path.rpartition("/")
+            with open_root(head or "/") as parent:
+                parent.rmdir(name)
 
 
 def _ensure_state(path: str) -> tuple[Dir, Dir, list[str]]:
@@ -290,32 +397,31 @@ def _ensure_state(path: str) -> tuple[Dir, Dir, list[str]]:
 
 
 def _make(context: Context, found: Survey, root: Dir, state: Dir, outcome: Outcome, tell: Tell) -> None:
-    base = next((one.entry for one in found.todo if isinstance(one.entry, BaseTree)), None)
-    kind = source_kind(base.source, context.site.platform, running_platform()) if base is not None else ""
-    maker = Maker(root, state, context.site.platform, kind, tell)
+    base = next((one.entry for one in found.shared.todo if isinstance(one.entry, BaseTree)), None)
+    site = context.site
+    kind = source_kind(base.source, site.platform, running_platform(), site.root) if base is not None else ""
+    maker = Maker(root, state, site.platform, kind, tell)
     try:
-        outcome.changes += maker.make(found.todo, found.entries)
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise LayoutError(
-                context.site.root,
-                "no space left",
-                "room for the base and the jails",
-                "free some, then run init again: it goes on where it stopped",
-            ) from None
-        raise
+        for part in found.parts:
+            written: list[str] = []
+            try:
+                made = maker.make(part.todo, part.entries)
+                for file in part.files:
+                    hostfiles.write_text(file.path, file.text, file.mode)
+                    written.append(file.path)
+                if part.record is not None:
+                    record = f"jails/{part.record.name}.toml"
+                    records.write(state, record, part.record)
+                    made = [*made, *written, f".layout/{record}"]
+                else:
+                    made += written
+            except BaseException:
+                if part.is_new or part is found.shared:
+                    maker.undo()
+                    for path in written:
+                        hostfiles.remove(path)
+                raise
+            maker.settle()
+            outcome.changes += made
     finally:
         maker.close()
-    for file in found.files:
-        hostfiles.write_text(file.path, file.text, file.mode)
-        outcome.changes.append(file.path)
-    for record in found.stale_records:
-        records.write(state, f"jails/{record.name}.toml", record)
-        outcome.changes.append(f".layout/jails/{record.name}.toml")
-
-
-def finish_commit(root: Dir, state: Dir) -> None:
-    """Finish a base whose population was complete when it was interrupted."""
-    found = records.read(state, COMMIT, CommitRecord)
-    if found is not None:
-        commit(root, state, found.base)

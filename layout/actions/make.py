@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterable
 from typing import assert_never
 
 from layout.actions.observe import Is, Observation
-from layout.actions.populate import Tell, populate
+from layout.actions.populate import Tell, clear_staging, populate
 from layout.actions.split import make_parents
 from layout.core.errors import LayoutError
 from layout.core.model import BaseTree, Copy, Directory, Entry, File, Identity, Platform, Symlink
-from layout.host.beneath import Dir, Item, load_tree, remove_tree, write_items
+from layout.host.beneath import Dir, Item, load_tree, open_root, put_flags, remove_tree, write_items
+from layout.host.records import COMMIT
 
 NEW = ".new-"
+_NO_ID = 0xFFFFFFFF
+"""(uid_t)-1 means "leave it" to chown(2): nobody can have it."""
 
 
 class Maker:
@@ -29,6 +33,7 @@ class Maker:
         self.tell = tell
         self._skeletons: dict[str, tuple[Dir, list[Item]]] = {}
         self._ids: dict[tuple[str, str], dict[str, int]] = {}
+        self._undo: list[Entry] = []
 
     def close(self) -> None:
         """Let go of the skeletons."""
@@ -47,14 +52,38 @@ class Maker:
             if one.state is Is.MODE and isinstance(one.entry, Directory):
                 self.root.chown_chmod(one.entry.path, one.entry.mode, 0, 0)
             else:
+                self._undo.append(one.entry)  # before: an interrupt may come right after the mkdir
                 self._one(one.entry, every)
             made.append(one.entry.path)
         return made
 
+    def settle(self) -> None:
+        """What was made so far stays, whatever happens next."""
+        self._undo.clear()
+
+    def undo(self) -> None:
+        """Take away what was made since `settle`: nobody has seen it yet, and nothing is mounted there."""
+        for entry in reversed(self._undo):
+            head, _, name = entry.path.rpartition("/")
+            with contextlib.suppress(OSError, LayoutError), self.root.open(head or ".") as parent:
+                match entry:
+                    case Directory():
+                        parent.rmdir(name)
+                    case Copy():
+                        remove_tree(parent, name)
+                    case Symlink() | File() | Identity():
+                        parent.unlink(name)
+                    case BaseTree():
+                        pass
+                    case _:
+                        assert_never(entry)
+        self._undo.clear()
+
     def _one(self, entry: Entry, every: list[Entry]) -> None:
         match entry:
-            case BaseTree(source=source):
-                populate(self.root, self.state, source, self.platform, self.base_kind, self.tell)
+            case BaseTree(path=path, source=source):
+                if self.root.lstat(path) is None:  # one population makes mroot and both skeletons
+                    populate(self.root, self.state, source, self.platform, self.base_kind, self.tell)
             case Copy():
                 self._tree(entry, every)
             case Directory() | Symlink() | File() | Identity():
@@ -73,19 +102,28 @@ class Maker:
                 make_parents(top, path)
                 top.make_link(path, target)
             case File(text=text, mode=mode):
-                top.write_whole(path, text.encode(), mode)
+                self._write(top, path, text, mode)
             case Identity():
-                top.write_whole(path, f"{secrets.token_hex(16)}\n".encode(), 0o444)
+                self._write(top, path, f"{secrets.token_hex(16)}\n", 0o444)
             case _:
                 assert_never(entry)
+
+    def _write(self, top: Dir, path: str, text: str, mode: int) -> None:
+        head, _, name = path.rpartition("/")
+        with top.open(head or ".") as parent:
+            parent.sweep(name)
+            parent.write_whole(name, text.encode(), mode)
 
     def _own(self, top: Dir, entry: Directory, path: str) -> None:
         """Give a state directory its owner by the jail's own passwd and group; root where they have none."""
         jail = entry.path.split("/")[1]
         uid = self._id(jail, "passwd", entry.owner)
         gid = self._id(jail, "group", entry.group)
-        with contextlib.suppress(PermissionError):  # a user namespace that does not map them
+        try:
             top.chown_chmod(path, entry.mode, uid, gid)
+        except OSError as error:
+            if error.errno not in {errno.EPERM, errno.EINVAL}:  # a user namespace that does not map them
+                raise
 
     def _id(self, jail: str, database: str, name: str) -> int:
         known = self._ids.get((jail, database))
@@ -96,9 +134,12 @@ class Maker:
                 text = ""
             fields = (line.split(":") for line in text.splitlines())
             known = self._ids[jail, database] = {
-                f[0]: int(f[2]) for f in fields if len(f) > 2 and f[2].isdigit()
+                f[0]: int(f[2])
+                for f in fields
+                if len(f) > 2 and f[2].isascii() and f[2].isdigit() and len(f[2]) <= 10
             }
-        return known.get(name, 0)
+        found = known.get(name, 0)
+        return found if found < _NO_ID else 0
 
     def _tree(self, entry: Copy, every: list[Entry]) -> None:
         """Copy a skeleton beside its final place, with all that belongs into it, then give it its name."""
@@ -110,13 +151,16 @@ class Maker:
             parent.make_dir(new, 0o700)
             try:
                 with parent.open(new) as staged:
-                    write_items(self._skeleton(entry.origin), staged, clone=True)
+                    written = write_items(self._skeleton(entry.origin), staged, clone=True, hold_flags=True)
                     self._belongings(entry, staged, every)
+                    put_flags(staged, [(path, flags) for path, flags in written.flags if path])
+                    parent.sync()
+                    parent.rename(new, rest)
+                    # The top's own come last: what is immutable cannot be renamed.
+                    put_flags(staged, [(path, flags) for path, flags in written.flags if not path])
             except BaseException:
                 remove_tree(parent, new)
                 raise
-            parent.sync()
-            parent.rename(new, rest)
 
     def _belongings(self, entry: Copy, staged: Dir, every: list[Entry]) -> None:
         prefix = entry.path + "/"
@@ -131,8 +175,38 @@ class Maker:
         held = self._skeletons.get(origin)
         if held is None:
             directory = self.root.open(origin)
-            held = self._skeletons[origin] = (directory, load_tree(directory))
+            try:
+                held = self._skeletons[origin] = (directory, load_tree(directory))
+            except BaseException:
+                directory.close()
+                raise
         return held[1]
+
+
+def clean(root: Dir, state: Dir, etc: str) -> list[str]:
+    """Remove what a run that was killed left unfinished, nothing under a final name; say what, in words.
+
+    The caller holds the lock, so what looks unfinished is not being worked on. Raises LayoutError, OSError.
+    """
+    done = []
+    if state.lstat(COMMIT) is None and (removed := clear_staging(root, state)):
+        done.append(f"base: {removed} entries of an unfinished population removed")
+    for half in ("s", "t"):
+        with contextlib.suppress(FileNotFoundError), root.open(half) as parent:
+            for name in parent.names():
+                if name.startswith(NEW):
+                    remove_tree(parent, name)
+                    done.append(f"{half}/{name[5:]}: an unfinished copy removed; layout init makes it anew")
+    count = 0
+    for top, path in ((state, "."), (state, "jails"), (state, "bases"), (None, f"{etc}/fstab.d")):
+        with (
+            contextlib.suppress(FileNotFoundError),
+            top.open(path) if top is not None else open_root(path) as directory,
+        ):
+            count += directory.sweep()
+    if count:
+        done.append(f"{count} half-written files removed")
+    return done
 
 
 def ensure_state(path: str) -> tuple[Dir, Dir, list[str]]:
@@ -140,8 +214,6 @@ def ensure_state(path: str) -> tuple[Dir, Dir, list[str]]:
 
     Returns them with the entries that were made. Raises LayoutError, OSError.
     """
-    from layout.host.beneath import open_root
-
     made = []
     head, _, name = path.rpartition("/")
     with open_root(head or "/") as parent:

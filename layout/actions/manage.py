@@ -6,23 +6,31 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec import structs
 
 from layout.actions import mounting
 from layout.actions.context import Context
 from layout.core.compare import Live
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, printable
 from layout.core.model import JailPlan, Mount, Site
+from layout.core.plan import SPLIT
 from layout.host import locks
 from layout.host.beneath import Dir, load_tree, open_root, snapshot, write_items
 from layout.host.beneath.resolve import open_directory
 from layout.host.beneath.walk import Print
 from layout.host.linux import devices, session, syscalls, table
 from layout.host.linux.mounts import Mounter
+from layout.host.linux.standard import fill_closed
 
 _TEMPORARY = (syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV, (("mode", "1777"), ("size", "1g")))
 _RUN = (syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV, (("mode", "755"), ("size", "64m")))
 _SEALED = (syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV, (("mode", "755"), ("size", "512m")))
+_GUARDS = ("nosuid", "nodev", "nosymfollow")
+"""What a session's t always has: its content is the jail's, and the session belongs to root."""
+_PLACES = {place[2:]: f"/{name}" for name, place in SPLIT if place.startswith("s/")}
+"""Where in the jail the directories of s are seen through the links of mroot."""
 _ENVIRONMENT = {"DPKG_ADMINDIR": "/usr/lib/sysimage/dpkg"}
 
 
@@ -33,7 +41,7 @@ class Change:
     kind: str
     """'added', 'changed' or 'removed'."""
     path: str
-    """As the jail sees it."""
+    """As the jail sees it, through the links of mroot: /etc/rc.conf."""
 
 
 @dataclass(slots=True)
@@ -45,11 +53,19 @@ class Managed:
 
 
 def manage(
-    context: Context, plan: JailPlan, command: tuple[str, ...], *, sealed: bool, base_ro: bool
+    context: Context,
+    plan: JailPlan,
+    command: tuple[str, ...],
+    *,
+    sealed: bool = False,
+    base_ro: bool = False,
+    to_stderr: bool = False,
 ) -> Managed:
     """Run a session and compare s and mroot before and after.
 
-    Returns the exit status of the command. Raises LayoutError: a second session is told who has the first.
+    `sealed`: without the jail's t, and a fresh one from the skeleton in its place. `base_ro`: with mroot
+    read-only. `to_stderr`: what the command writes to its stdout comes out on stderr. Returns the exit status
+    of the command. Raises LayoutError: a second session is told who has the first.
     """
     mounting.require_platform(context.site)
     name = plan.jail.name
@@ -59,25 +75,50 @@ def manage(
         locks.held(state, f"manage-{name}.lock", f"to be the only manage session of {name}"),
     ):
         before = _prints(root, name)
-        environment = dict(_ENVIRONMENT) if root.lstat("j/mroot/usr/lib/sysimage/dpkg") is not None else {}
-        status = session.run(
-            session.Session(
-                name,
-                f"{context.site.root}/manage/{name}",
-                lambda: _attach(context.site, plan, sealed=sealed, base_ro=base_ro),
-                command,
-                environment=environment,
+        environment = dict(_ENVIRONMENT) if _has_dpkg(root) else {}
+        with _stdout_to_stderr() if to_stderr else contextlib.nullcontext():
+            status = session.run(
+                session.Session(
+                    name,
+                    f"{context.site.root}/manage/{name}",
+                    lambda: _attach(context.site, plan, sealed=sealed, base_ro=base_ro),
+                    command,
+                    environment=environment,
+                )
             )
-        )
         after = _prints(root, name)
     return Managed(status, list(_changes(before, after)))
 
 
+def _has_dpkg(root: Dir) -> bool:
+    try:
+        return root.lstat("j/mroot/usr/lib/sysimage/dpkg") is not None
+    except LayoutError:  # a link on the way, in a base of another kind
+        return False
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Let descriptor 1 be descriptor 2 meanwhile."""
+    fill_closed()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def _prints(root: Dir, name: str) -> dict[str, Print]:
+    """Return the prints of mroot and s by the paths that an administrator uses for them."""
     found: dict[str, Print] = {}
-    for path, prefix in (("j/mroot", ""), (f"s/{name}", "s/")):
-        with root.open(path) as top:
-            found.update((prefix + below, print_) for below, print_ in snapshot(top))
+    with root.open("j/mroot") as top:
+        found.update((f"/{below}", print_) for below, print_ in snapshot(top))
+    with root.open(f"s/{name}") as top:
+        for below, print_ in snapshot(top):
+            head, slash, rest = below.partition("/")
+            found[f"{_PLACES.get(head, f'/s/{head}')}{slash}{rest}"] = print_
     return found
 
 
@@ -87,20 +128,25 @@ def _changes(before: dict[str, Print], after: dict[str, Print]) -> Iterator[Chan
         if old == new:
             continue
         if old is None:
-            yield Change("added", f"/{path}")
+            yield Change("added", printable(path))
         elif new is None:
-            yield Change("removed", f"/{path}")
+            yield Change("removed", printable(path))
         elif not (stat.S_ISDIR(old.mode) and old.same_but_times(new)):  # its entries tell what changed
-            yield Change("changed", f"/{path}")
+            yield Change("changed", printable(path))
 
 
 def _attach(site: Site, plan: JailPlan, *, sealed: bool, base_ro: bool) -> None:
     """In the session's own mount namespace: mount the writable view and what is private to the session."""
     mountpoint = f"{site.root}/manage/{plan.jail.name}"
-    tree = [_read_only(plan.tables.manage[0]) if base_ro else plan.tables.manage[0], *plan.tables.manage[1:]]
     t = f"{mountpoint}/t"
-    if sealed:
-        tree = [mount for mount in tree if mount.target != t]
+    tree = []
+    for mount in plan.tables.manage:
+        if mount.target == mountpoint and base_ro:
+            tree.append(_with(mount, "ro"))
+        elif mount.target != t:
+            tree.append(mount)
+        elif not sealed:
+            tree.append(_with(mount, *_GUARDS))
     live = Live(table.read())
     with open_root(site.root) as root, Mounter(root, mounting.submounts(site.root, live)) as mounter:
         mounter.attach(tree)
@@ -117,8 +163,10 @@ def _attach(site: Site, plan: JailPlan, *, sealed: bool, base_ro: bool) -> None:
             _terminals(view)
 
 
-def _read_only(mount: Mount) -> Mount:
-    return replace(mount, options=tuple("ro" if word == "rw" else word for word in mount.options))
+def _with(mount: Mount, *words: str) -> Mount:
+    """Return a mount with these options as well; ro takes the place of rw."""
+    kept = [word for word in mount.options if word not in words and not (word == "rw" and "ro" in words)]
+    return structs.replace(mount, options=(*kept, *words))
 
 
 def _cover(view: Dir, path: str, how: tuple[int, tuple[tuple[str, str], ...]]) -> None:

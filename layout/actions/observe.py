@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
 from typing import assert_never
+
+import msgspec
 
 from layout.core.errors import LayoutError
 from layout.core.model import BaseTree, Copy, Directory, Entry, File, Identity, Symlink
@@ -25,8 +26,7 @@ class Is(Enum):
     CONFLICT = "in conflict"
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True):
     """One entry and what was found in its place."""
 
     entry: Entry
@@ -96,10 +96,10 @@ class Observer:
                 if kind != stat.S_IFDIR:
                     return _conflict(entry, found, "a directory")
                 mode = stat.S_IMODE(found.st_mode)
-                # A state directory is the jail's own once it is made.
+                # A state directory is the jail's own once it is made; a skeleton is as its base was.
                 if (
                     entry.owner == "root"
-                    and not entry.path.startswith("t/")
+                    and not entry.path.startswith(("t/", "skel/"))
                     and (mode != entry.mode or found.st_uid)
                 ):
                     owner = "root" if not found.st_uid else f"user {found.st_uid}"

@@ -7,16 +7,17 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
-from layout.actions.split import Split, check_base, split
+from layout.actions.split import Split, check_base, put_split_flags, split
 from layout.core import mtree
 from layout.core.errors import LayoutError, UsageError
 from layout.core.model import Platform
 from layout.core.plan import SPLIT
-from layout.host import records
+from layout.host import hostfiles, records
 from layout.host.beneath import Dir, Item, open_root, read_tree, remove_tree, write_items
-from layout.host.records import BaseRecord, CommitRecord, SetuidRecord
+from layout.host.records import BASE_RECORD, COMMIT, BaseRecord, CommitRecord, SetuidRecord
 
 if TYPE_CHECKING:
     from layout.host import closure
@@ -24,15 +25,31 @@ if TYPE_CHECKING:
 Tell = Callable[[str, int, int], None]
 """Progress: what is going on, how much is done, out of how much (0: not known)."""
 
-BASE_RECORD = "bases/mroot.toml"
 MANIFEST = "bases/mroot.mtree"
-COMMIT = "commit.toml"
 _STAGED = (("skel", "s"), ("skel", "t"), ("j", "mroot"))
 _NEW = ".new-"
+_TREES = ("j", "s", "t", "skel", "manage", ".layout")
 
 
-def source_kind(source: str, platform: Platform, running: Platform) -> str:
-    """Return 'host', 'directory' or 'archive'. Raises UsageError for a source that cannot be one."""
+@dataclass(slots=True)
+class _Filled:
+    """What came out of a source: its record, the lines of its manifest, file flags yet to be set."""
+
+    record: BaseRecord
+    lines: Iterable[str]
+    flags: list[tuple[str, int]] = field(default_factory=list)
+
+
+def source_path(source: str) -> str:
+    """Return a source as it is recorded: absolute, unless it is 'host'."""
+    return source if source == "host" else hostfiles.absolute(source)
+
+
+def source_kind(source: str, platform: Platform, running: Platform, root: str = "") -> str:
+    """Return 'host', 'directory' or 'archive'. Raises UsageError for a source that cannot be one.
+
+    `root` is ROOT, which a directory must not contain: it would be copied into itself.
+    """
     if source == "host":
         if platform is not running:
             raise UsageError(
@@ -43,13 +60,20 @@ def source_kind(source: str, platform: Platform, running: Platform) -> str:
             )
         return "host"
     try:
-        found = os.stat(source)
-    except OSError as error:
+        found = hostfiles.source(source)
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or "").lower() if isinstance(error, OSError) else "a path with a NUL"
         raise UsageError(
-            source, error.strerror or "an error", "a directory, an archive, or 'host'", "check --base"
+            source.replace("\0", "\\0"),
+            reason or "an error",
+            "a directory, an archive, or 'host'",
+            "check --base",
         ) from None
     if stat.S_ISDIR(found.st_mode):
-        with open_root(os.path.realpath(source)) as base:
+        path = hostfiles.canonical(source)
+        _refuse_own_trees(source, path, root)
+        _refuse_mounts(source, path, running)
+        with open_root(path) as base:
             check_base(base, source)
         return "directory"
     if not stat.S_ISREG(found.st_mode):
@@ -59,42 +83,101 @@ def source_kind(source: str, platform: Platform, running: Platform) -> str:
     return "archive"
 
 
+def _refuse_own_trees(source: str, path: str, root: str) -> None:
+    below = path.rstrip("/") + "/"
+    if root and (
+        root == path
+        or root.startswith(below)
+        or any(f"{path}/".startswith(f"{root}/{tree}/") for tree in _TREES)
+    ):
+        raise UsageError(
+            source,
+            f"a directory that holds {root} or is part of it",
+            "a base of its own",
+            "copy it elsewhere, or give the archive that it was made from",
+        )
+
+
+def _refuse_mounts(source: str, path: str, running: Platform) -> None:
+    """Refuse mounts inside, of single files as well: what they hide or show is not the base's own."""
+    if running is not Platform.LINUX:
+        return
+    from layout.host.linux import table
+
+    for mount in table.read(path):
+        if mount.target != path:
+            raise UsageError(
+                source,
+                f"a mount inside, at {mount.target}",
+                "a tree without mounts",
+                f"umount {mount.target}, or give a copy",
+            )
+
+
 def populate(root: Dir, state: Dir, source: str, platform: Platform, kind: str, tell: Tell) -> BaseRecord:
-    """Populate the base from `source`. Raises LayoutError, UsageError, OSError; nothing has appeared then."""
+    """Populate what is missing of the base from `source`: mroot, skel/s, skel/t.
+
+    Raises LayoutError, UsageError, OSError; nothing has appeared then.
+    """
     clear_staging(root, state)
+    keep = tuple(path for path in map("/".join, _STAGED) if root.lstat(path) is not None)
     try:
         for parent, name in _STAGED:
             root.make_dir(f"{parent}/{_NEW}{name}", 0o755)
         with root.open(f"j/{_NEW}mroot") as base, root.open("skel") as halves:
-            record, lines = _fill(base, state, source, platform, kind, tell)
+            filled = _fill(base, state, source, platform, kind, tell)
+            # Whoever owned the top of the source: in the jail it is /.
+            os.fchown(base.fd, 0, 0)
+            os.fchmod(base.fd, 0o755)
             tell("splitting the base", 0, 0)
             check_base(base, source)
             done = split(base, halves, {half: f"{_NEW}{half}" for half in ("s", "t")}, platform)
-            record = _complete(record, done)
+            with halves.open(f"{_NEW}s") as s, halves.open(f"{_NEW}t") as t:
+                lost = put_split_flags(base, s, t, filled.flags)
+            record = _complete(filled.record, done, lost)
             state.write_whole(
-                f"bases/{_NEW}mroot.mtree", _manifest(lines).encode("utf-8", "surrogateescape"), 0o600
+                f"bases/{_NEW}mroot.mtree", _manifest(filled.lines).encode("utf-8", "surrogateescape"), 0o600
             )
             tell("writing to disk", 0, 0)
             base.sync()
     except BaseException:
         clear_staging(root, state)
         raise
-    records.write(state, COMMIT, CommitRecord(record))
-    commit(root, state, record)
+    complete = CommitRecord(record, keep)
+    records.write(state, COMMIT, complete)
+    commit(root, state, complete)
     return record
 
 
-def commit(root: Dir, state: Dir, record: BaseRecord) -> None:
+def commit(root: Dir, state: Dir, complete: CommitRecord) -> None:
     """Give what is complete its final names, the record last. Done again after a crash, it goes on."""
     for parent, name in _STAGED:
-        if root.lstat(f"{parent}/{_NEW}{name}") is not None:
-            root.rename(f"{parent}/{_NEW}{name}", f"{parent}/{name}")
-    if state.lstat(f"bases/{_NEW}mroot.mtree") is not None:
-        if state.lstat(MANIFEST) is not None:
-            state.unlink(MANIFEST)
-        state.rename(f"bases/{_NEW}mroot.mtree", MANIFEST)
-    records.write(state, BASE_RECORD, record)
+        staged = f"{parent}/{_NEW}{name}"
+        if f"{parent}/{name}" in complete.keep:
+            with root.open(parent) as directory:
+                remove_tree(directory, f"{_NEW}{name}")
+        elif root.lstat(staged) is not None:
+            root.rename(staged, f"{parent}/{name}")
+    manifest = f"bases/{_NEW}mroot.mtree"
+    if "j/mroot" in complete.keep:
+        if state.lstat(manifest) is not None:
+            state.unlink(manifest)
+    else:
+        if state.lstat(manifest) is not None:
+            if state.lstat(MANIFEST) is not None:
+                state.unlink(MANIFEST)
+            state.rename(manifest, MANIFEST)
+        records.write(state, BASE_RECORD, complete.base)
     state.unlink(COMMIT)
+
+
+def finish_commit(root: Dir, state: Dir) -> bool:
+    """Finish a base whose population was complete when it was interrupted; say whether there was one."""
+    complete = records.read(state, COMMIT, CommitRecord)
+    if complete is None:
+        return False
+    commit(root, state, complete)
+    return True
 
 
 def clear_staging(root: Dir, state: Dir) -> int:
@@ -112,15 +195,13 @@ def clear_staging(root: Dir, state: Dir) -> int:
     return count
 
 
-def _fill(
-    base: Dir, state: Dir, source: str, platform: Platform, kind: str, tell: Tell
-) -> tuple[BaseRecord, Iterable[str]]:
+def _fill(base: Dir, state: Dir, source: str, platform: Platform, kind: str, tell: Tell) -> _Filled:
     match kind:
         case "archive":
             return _fill_from_archive(base, state, source, platform, tell)
         case "directory":
             left_out: Counter[str] = Counter()
-            with open_root(os.path.realpath(source)) as tree:
+            with open_root(hostfiles.canonical(source)) as tree:
                 return _fill_from_items(base, read_tree(tree, left_out), left_out, source, platform, tell)
         case _:
             from layout.host.closure import host_base
@@ -138,22 +219,32 @@ def _fill_from_items(
     platform: Platform,
     tell: Tell,
     total: int = 0,
-) -> tuple[BaseRecord, list[str]]:
+) -> _Filled:
     lines: list[str] = []
     digests: dict[str, str] = {}
+    place: dict[str, int] = {}
 
     def counted() -> Iterator[Item]:
         for index, item in enumerate(items):
             if index % 64 == 0:
                 tell(f"populating mroot from {source}", index, total)
             yield item
-            if item.path:
-                lines.append(_line(item, digests.pop(item.path, "")))
+            if item.path in digests:
+                place[item.path] = len(lines)
+                lines.append(_line(item, digests.pop(item.path)))
+            elif item.path and stat.S_ISREG(item.mode):  # a further hard link: the same file by another name
+                first = lines[place[item.target]]
+                name, other = _line(item, "").partition(" ")[0], first.partition(" ")[0]
+                lines.extend([f"{mtree.HARDLINK.decode()}{name} {other}", name + first[len(other) :]])
+            elif item.path:
+                lines.append(_line(item, ""))
 
     written = write_items(
-        counted(), base, digests=lambda item, digest: digests.__setitem__(item.path, digest)
+        counted(),
+        base,
+        digests=lambda item, digest: digests.__setitem__(item.path, digest),
+        hold_flags=True,
     )
-    os.fchmod(base.fd, 0o755)
     setuid = tuple(SetuidRecord(i.path, f"{stat.S_IMODE(i.mode):04o}", i.uid, i.gid) for i in written.setuid)
     record = BaseRecord(
         source,
@@ -164,12 +255,12 @@ def _fill_from_items(
         left_out=dict(left_out + written.lost),
         setuid=setuid,
     )
-    return record, lines
+    return _Filled(record, lines, written.flags)
 
 
 def _line(item: Item, digest: str) -> str:
     if stat.S_ISLNK(item.mode):
-        return mtree.line(item.path, "link", target=item.target)
+        return mtree.line(item.path, "link", uid=item.uid, gid=item.gid, target=item.target)
     if stat.S_ISDIR(item.mode):
         return mtree.line(item.path, "dir", stat.S_IMODE(item.mode), item.uid, item.gid)
     return mtree.line(item.path, "file", stat.S_IMODE(item.mode), item.uid, item.gid, item.size, digest)
@@ -189,17 +280,16 @@ def _host_items(items: Iterable[closure.BaseItem]) -> Iterator[Item]:
                 yield Item(path, stat.S_IFREG | mode, size=len(data), data=data)
             case closure.BaseFile(path=path, source=source, mode=mode):
                 reopen = functools.partial(closure.open_source, source)
-                yield Item(path, stat.S_IFREG | mode, size=os.stat(source).st_size, reopen=reopen)
+                size = hostfiles.source(source).st_size
+                yield Item(path, stat.S_IFREG | mode, size=size, reopen=reopen)
             case _:
                 assert_never(item)
 
 
-def _fill_from_archive(
-    base: Dir, state: Dir, source: str, platform: Platform, tell: Tell
-) -> tuple[BaseRecord, Iterable[str]]:
+def _fill_from_archive(base: Dir, state: Dir, source: str, platform: Platform, tell: Tell) -> _Filled:
     from layout.host import unpack
 
-    archive = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    archive = hostfiles.open_regular(source)
     manifest = state.scratch()
     try:
         label = f"unpacking {source}"
@@ -212,7 +302,6 @@ def _fill_from_archive(
     finally:
         os.close(archive)
         os.close(manifest)
-    os.fchmod(base.fd, 0o755)
     left_out = dict(found.left_out)
     if found.unmapped:
         left_out["owner"] = found.unmapped
@@ -223,26 +312,37 @@ def _fill_from_archive(
         found.entries,
         found.bytes,
         left_out=left_out,
-        setuid=tuple(SetuidRecord(f.path, f"{stat.S_IMODE(f.mode):04o}", f.uid, f.gid) for f in found.setuid),
+        setuid=tuple(
+            SetuidRecord(f.path, f"{stat.S_IMODE(f.mode):04o}", f.uid, f.gid)
+            for f in found.setuid
+            if f.kind == "file" and f.mode & 0o6000  # not directories, whose setgid bit is about groups
+        ),
     )
-    return record, lines
+    return _Filled(record, lines)
 
 
-def _complete(record: BaseRecord, done: Split) -> BaseRecord:
+def _complete(record: BaseRecord, done: Split, lost_flags: int) -> BaseRecord:
     import msgspec
 
-    return msgspec.structs.replace(record, removed=done.removed, sys_directory=done.sys_directory)
+    left_out = record.left_out | ({"file flag": lost_flags} if lost_flags else {})
+    return msgspec.structs.replace(
+        record, removed=done.removed, sys_directory=done.sys_directory, left_out=left_out
+    )
 
 
 def _manifest(lines: Iterable[str]) -> str:
     """Keep what stays in mroot: the skeletons belong to the jails and may change."""
-    prefixes = tuple(f"./{mtree.encode(name)}" for name, _ in SPLIT)
+    prefixes = tuple(f"./{name}" for name, _ in SPLIT)
     starts = tuple(f"{prefix}/" for prefix in prefixes)
-    kept = [
-        line
-        for line in lines
-        if line and not line.startswith(starts) and line.partition(" ")[0] not in prefixes
-    ]
+    kept = []
+    comment = ""  # "# hardlink NAME TARGET" stands before the line of NAME and goes with it
+    for line in lines:
+        if line.startswith("#"):
+            comment = line
+            continue
+        if line and not line.startswith(starts) and line.partition(" ")[0] not in prefixes:
+            kept += [comment, line] if comment else [line]
+        comment = ""
     return "#mtree\n" + "\n".join(kept) + "\n"
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from layout.actions import destroy
 from layout.actions.context import Context
-from layout.actions.init import finish_commit
-from layout.actions.populate import COMMIT, clear_staging
+from layout.actions.make import clean
+from layout.actions.populate import finish_commit
 from layout.host import records
-from layout.host.beneath import remove_tree
 
 
 def recover(context: Context) -> list[str]:
@@ -16,22 +15,11 @@ def recover(context: Context) -> list[str]:
     Raises LayoutError when something stands in the way. The caller holds the lock, so what looks
     unfinished is not being worked on.
     """
-    done = []
+    done: list[str] = []
     with context.open() as root, root.open(".layout") as state:
-        if state.lstat(COMMIT) is not None:
-            finish_commit(root, state)
+        if finish_commit(root, state):
             done.append("base: finished, it was complete but not in its place")
-        removed = clear_staging(root, state)
-        if removed:
-            done.append(f"base: {removed} entries of an unfinished population removed")
-        for half in ("s", "t"):
-            with root.open(half) as parent:
-                for name in parent.names():
-                    if name.startswith(".new-"):
-                        remove_tree(parent, name)
-                        done.append(
-                            f"{half}/{name[5:]}: an unfinished copy removed; layout init makes it anew"
-                        )
+        done += clean(root, state, context.site.etc)
         for record in records.jails(state):
             if record.state == "destroying":
                 destroy.finish(context, root, state, record)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from layout.core import skeleton
 from layout.core.errors import LayoutError, UsageError
 from layout.core.model import Directory, Platform, Symlink
 from layout.core.plan import MODES, SPLIT, plan_mroot
-from layout.host.beneath import Dir, remove_tree
+from layout.host.beneath import Dir, put_flags, remove_tree, symlinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Split:
 
 def check_base(base: Dir, source: str) -> None:
     """Make sure that a tree is a root file system that can be split. Raises UsageError."""
-    for name in ("etc", "var", "root"):
+    for name in ("etc", "var", "root", "usr"):
         found = base.lstat(name)
         if found is not None and stat.S_ISLNK(found.st_mode):
             raise UsageError(
@@ -38,6 +37,15 @@ def check_base(base: Dir, source: str) -> None:
             )
         if found is not None and not stat.S_ISDIR(found.st_mode):
             raise UsageError(source, f"{name}, which is no directory", f"a directory {name}")
+    for name in ("s", "t"):
+        found = base.lstat(name)
+        if found is not None and not _is_empty_directory(base, name, found.st_mode):
+            raise UsageError(
+                source,
+                f"/{name} in use",
+                f"nothing there: layout mounts the jail's own {name} at /{name}",
+                "move it elsewhere in the base",
+            )
     if base.lstat("etc") is None or not any(_exists(base, path) for path in ("bin/sh", "usr/bin/sh")):
         names = ", ".join(base.names()[:6]) or "nothing"
         raise UsageError(
@@ -46,6 +54,13 @@ def check_base(base: Dir, source: str) -> None:
             "a root file system with etc and bin/sh",
             "give a directory or archive of a whole base, or --base host",
         )
+
+
+def _is_empty_directory(base: Dir, name: str, mode: int) -> bool:
+    if not stat.S_ISDIR(mode):
+        return False
+    with base.open(name) as directory:
+        return not directory.names()
 
 
 def _exists(base: Dir, path: str) -> bool:
@@ -80,7 +95,9 @@ def _move_out(base: Dir, halves: Dir, names: dict[str, str]) -> None:
         if found is not None and stat.S_ISDIR(found.st_mode):
             source, _, last = name.rpartition("/")
             with base.open(source or ".") as parent:
-                _move(parent, last, halves, target)
+                target_head, _, target_last = target.rpartition("/")
+                with halves.open(target_head) as into:
+                    parent.move(last, into, target_last)
         else:
             if found is not None:  # a link such as tmp -> var/tmp: it would lead back into t anyway
                 base.unlink(name)
@@ -93,12 +110,6 @@ def _parent_is_directory(base: Dir, name: str) -> bool:
         return True
     found = base.lstat(head)
     return found is not None and stat.S_ISDIR(found.st_mode)
-
-
-def _move(parent: Dir, name: str, halves: Dir, target: str) -> None:
-    head, _, last = target.rpartition("/")
-    with halves.open(head) as directory:
-        os.rename(name, last, src_dir_fd=parent.fd, dst_dir_fd=directory.fd)
 
 
 def _scrub(both: dict[str, Dir]) -> Iterator[str]:
@@ -130,11 +141,11 @@ def _relocate(base: Dir, both: dict[str, Dir]) -> None:
         make_parents(base, new)
         source_head, _, source_last = place.rpartition("/")
         with both[half].open(source_head) as source, base.open(head) as target:
-            os.rename(source_last, last, src_dir_fd=source.fd, dst_dir_fd=target.fd)
+            source.move(source_last, target, last)
             source.make_link(source_last, f"/{new}")
         for path, text in skeleton.CONFIGURED:
             half, _, place = skeleton.place_of(path).partition("/")
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, LayoutError):  # not there, or a link to elsewhere
                 both[half].write_whole(place, text.encode(), 0o644)
 
 
@@ -146,21 +157,36 @@ def make_parents(top: Dir, path: str, mode: int = 0o755) -> None:
             top.make_dir("/".join(parts[: index + 1]), mode)
 
 
+def put_split_flags(base: Dir, s: Dir, t: Dir, flags: Iterable[tuple[str, int]]) -> int:
+    """Set the file flags of a base where its files are now; return how many could not be kept.
+
+    Last of all: an immutable directory could not be moved, nor a link in it be changed.
+    """
+    tops = {"": base, "s": s, "t": t}
+    lost = 0
+    for path, wanted in flags:
+        if not path:  # of the top: mroot has to get its name yet
+            lost += 1
+            continue
+        half, below = skeleton.half_of(path)
+        with contextlib.suppress(FileNotFoundError, LayoutError):  # taken out of the skeleton
+            lost += put_flags(tops[half], [(below, wanted)])
+    return lost
+
+
 def _keep_climbing_links(both: dict[str, Dir]) -> None:
     helpers: dict[str, str] = {}
     for path, target in list(_links(both)):
-        match skeleton.helper_link(path, target):
-            case None:
+        helper = skeleton.helper_link(path, target)
+        if helper is None:
+            continue
+        if isinstance(helper, tuple):
+            name, to = helper
+            if helpers.setdefault(name, to) == to:
                 continue
-            case (name, to) if helpers.setdefault(name, to) == to:
-                continue
-            case (_, _):
-                meant = f"/{skeleton.resolve(path.rpartition('/')[0], target)}"
-            case str() as meant:
-                pass
+            helper = f"/{skeleton.resolve(path.rpartition('/')[0], target)}"
         half, _, place = skeleton.place_of(path).partition("/")
-        both[half].unlink(place)
-        both[half].make_link(place, meant)
+        both[half].change_link(place, helper)
     for name, to in sorted(helpers.items()):
         half, _, place = name.partition("/")
         both[half].make_link(place, to)
@@ -168,8 +194,6 @@ def _keep_climbing_links(both: dict[str, Dir]) -> None:
 
 def _links(both: dict[str, Dir]) -> Iterator[tuple[str, str]]:
     """Yield (path in the base, target) of every symbolic link of the skeletons."""
-    from layout.host.beneath import symlinks
-
     for name, place in SPLIT:
         half, _, below = place.partition("/")
         with both[half].open(below) as top:
@@ -180,20 +204,15 @@ def _links(both: dict[str, Dir]) -> Iterator[tuple[str, str]]:
 def _shape(base: Dir, platform: Platform, sys_directory: bool) -> None:
     """Make the links and mount points of mroot exactly as planned."""
     for entry in plan_mroot(platform, "", sys_directory=sys_directory):
-        match entry:
-            case Directory(path=path, mode=mode) if path.startswith("j/mroot/"):
-                _empty_directory(base, path[8:], mode)
-            case Symlink(path=path, target=target):
-                name = path[8:]
-                make_parents(base, name)
-                found = base.lstat(name)
-                if found is not None:
-                    parent, _, last = name.rpartition("/")
-                    with base.open(parent or ".") as directory:
-                        remove_tree(directory, last)
-                base.make_link(name, target)
-            case _:
-                continue
+        name = entry.path.removeprefix("j/mroot/")
+        if isinstance(entry, Directory) and name != entry.path:
+            _empty_directory(base, name, entry.mode)
+        elif isinstance(entry, Symlink):
+            make_parents(base, name)
+            parent, _, last = name.rpartition("/")
+            with base.open(parent or ".") as directory:
+                remove_tree(directory, last)
+            base.make_link(name, entry.target)
 
 
 def _empty_directory(base: Dir, name: str, mode: int) -> None:

@@ -8,6 +8,7 @@ import msgspec
 
 from layout.actions import mounting
 from layout.actions.context import Context
+from layout.core.compare import Live
 from layout.core.model import JailPlan, Platform
 from layout.host import locks
 from layout.host.linux import table
@@ -32,7 +33,7 @@ class Row(msgspec.Struct, frozen=True):
 def status(context: Context, plans: Sequence[JailPlan]) -> list[Row]:
     """Return one row for each jail. Raises LayoutError."""
     here = running_platform() is Platform.LINUX
-    live = {mount.target for mount in table.read(context.site.root)} if here else set()
+    live = Live(table.read() if here else [])
     with context.open() as root, root.open(".layout") as state:
         rows = []
         for plan in plans:
@@ -45,7 +46,7 @@ def status(context: Context, plans: Sequence[JailPlan]) -> list[Row]:
                     jail.preset,
                     jail.manage,
                     jail.platform,
-                    sum(target in live for target in planned),
+                    sum(bool(live.at(target)) for target in planned),
                     len(planned),
                     locks.holder(state, f"manage-{jail.name}.lock"),
                 )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from layout.actions.context import Choice, Context
@@ -27,8 +27,7 @@ profiles = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look a
 app.add_typer(profiles, name="profile")
 
 
-@dataclass(slots=True)
-class Globals:
+class Globals(msgspec.Struct):
     """The options that every command has."""
 
     root: str | None = None
@@ -239,12 +238,11 @@ def verify(
     quick: Annotated[bool, typer.Option("--quick", help="Mounts, links, modes and records only.")] = False,
 ) -> None:
     """Prove that ro is ro and rw is rw, for every jail."""
-    from layout.actions.verify import verify as action
+    from layout.actions.verify import verify_named
     from layout.cli import report
 
     found = _globals(ctx)
-    context = found.context()
-    result = action(context, context.jails(names or []), quick=quick, tell=found.output.tell)
+    result = verify_named(found.context(), names or [], quick=quick, tell=found.output.tell)
     if found.output.json:
         found.output.document(result)
     else:
@@ -252,7 +250,7 @@ def verify(
     raise typer.Exit(0 if result.ok else 1)
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})
+@app.command()
 def manage(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="The jail.", show_default=False)],
@@ -270,7 +268,9 @@ def manage(
     _need_root(found, userns=False)
     context = found.context()
     (plan,) = context.jails([name])
-    outcome = action.manage(context, plan, tuple(command or ()), sealed=sealed, base_ro=base_ro)
+    outcome = action.manage(
+        context, plan, tuple(command or ()), sealed=sealed, base_ro=base_ro, to_stderr=found.output.json
+    )
     report.print_changes(found.output, name, outcome)
     raise typer.Exit(outcome.status)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from layout.cli.output import Output
 from layout.core.errors import LayoutError, UsageError
+
+if TYPE_CHECKING:
+    import typer
 
 _VALUES = {"--root": "root", "--config": "config"}
 _FLAGS = {
@@ -50,7 +55,7 @@ def run(argv: Sequence[str]) -> int:
     output = Output()
     try:
         ours, rest = hoist(argv)
-        return _call([*ours, *rest])
+        return _call([*ours, *rest], rest[0] if rest else "")
     except LayoutError as error:
         output.error(error)
         return error.exit_code
@@ -60,23 +65,29 @@ def run(argv: Sequence[str]) -> int:
         )
         return 130
     except BrokenPipeError:
+        from layout.host import hostfiles
+
         # Whoever read our output has seen enough; nothing else may be written to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        hostfiles.discard(sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
         path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "layout"
         output.error(LayoutError(path, (error.strerror or str(error)).lower(), "to be able to go on"))
         return 1
-    except RecursionError:
-        output.error(UsageError("layout", "nesting without end", "input of ordinary depth"))
-        return 2
+    except Exception as error:
+        if os.environ.get("LAYOUT_DEBUG"):
+            raise
+        found = f"{type(error).__name__}: {error}"
+        hint = "this is a mistake in layout: please report it, with what LAYOUT_DEBUG=1 shows"
+        output.error(LayoutError("layout", found, "no such thing", hint))
+        return 1
 
 
-def _call(argv: list[str]) -> int:
+def _call(argv: list[str], command: str) -> int:
     from layout.cli.app import app
 
     try:
-        status = app(args=argv, prog_name="layout", standalone_mode=False)
+        status = _narrowed(app, command)(args=argv, prog_name="layout", standalone_mode=False)
     except (LayoutError, KeyboardInterrupt, OSError):
         raise
     except Exception as error:
@@ -94,7 +105,25 @@ def _call(argv: list[str]) -> int:
         if hasattr(error, "exit_code"):
             return int(error.exit_code)
         raise
+    if status == 130 and command not in {"manage", "exec"}:
+        # typer makes this of an interrupt, without a word; those two pass on the status of another command.
+        raise KeyboardInterrupt
     return status if isinstance(status, int) else 0
+
+
+def _narrowed(app: typer.Typer, command: str) -> typer.Typer:
+    """Return the application with nothing but `command`: typer takes longer to build all than to run one."""
+    found = [
+        one
+        for one in app.registered_commands
+        if (one.name or getattr(one.callback, "__name__", "")) == command
+    ]
+    if not found:
+        return app
+    narrowed = copy.copy(app)
+    narrowed.registered_commands = found
+    narrowed.registered_groups = []
+    return narrowed
 
 
 def _lower(text: str) -> str:

@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import bisect
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 from layout.core.findings import Finding, error, warning
 from layout.core.model import Mount
 from layout.core.mountinfo import MountPoint
 
 _STRICT = ("ro", "nosuid", "nodev", "noexec", "nosymfollow")
+_AGAIN = "layout umount NAME, then layout mount NAME"
+
+Place = tuple[str, str]
+"""A device as "MAJOR:MINOR" and a path inside its file system: what is mounted, whatever its name."""
+
+
+def is_below(path: str, parent: str) -> bool:
+    """Say whether `path` is `parent` or below it: /jails/j/ab is not below /jails/j/a."""
+    return path == parent or path.startswith(parent.rstrip("/") + "/")
 
 
 class Live:
-    """The live mount table, by mount point."""
+    """The live mount table, by mount point. Mounts that no path leads to any more are left out of it."""
 
     def __init__(self, mounts: Iterable[MountPoint]) -> None:
+        self.mounts = tuple(mounts)
         self.by_target: dict[str, list[MountPoint]] = {}
-        for mount in mounts:
+        for mount in _reachable(self.mounts):
             self.by_target.setdefault(mount.target, []).append(mount)
-        self._places: dict[str, tuple[str, str]] = {}
+        for stack in self.by_target.values():
+            if len(stack) > 1:
+                _order(stack)
+        self._places: dict[str, Place] = {}
 
     def at(self, target: str) -> list[MountPoint]:
         """Return the mounts on exactly this point, the visible one last."""
         return self.by_target.get(target, [])
 
-    def place(self, path: str) -> tuple[str, str] | None:
-        """Return (device, path inside its file system) of a path that lies on a known mount, else None.
+    def below(self, path: str) -> list[str]:
+        """Return the mount points at and below `path`."""
+        inside = path.rstrip("/") + "/"
+        first = bisect.bisect_left(self._sorted, inside)
+        last = bisect.bisect_left(self._sorted, inside[:-1] + "0")  # the character after '/'
+        return [path] * (path in self.by_target and path != "/") + self._sorted[first:last]
 
-        Only the mount of the containing directory is looked for: `path` itself may be covered.
+    @cached_property
+    def _sorted(self) -> list[str]:
+        return sorted(self.by_target)
+
+    def place(self, path: str) -> Place | None:
+        """Return what a path shows if it lies on a known mount, else None.
+
+        Only the mount of the containing directory is looked for by its components; a mount on `path` itself
+        counts as well.
         """
+        own = self.at(path)
+        if own:
+            return own[-1].dev, own[-1].root
         head, _, name = path.rpartition("/")
         known = self._places.get(head)
         if known is None:
@@ -36,13 +66,10 @@ class Live:
             if found is None:
                 return None
             known = self._places[head] = found
-        own = self.at(path)
-        if own:
-            return own[-1].dev, own[-1].root
         dev, inside = known
         return dev, f"{inside.rstrip('/')}/{name}"
 
-    def _containing(self, path: str) -> tuple[str, str] | None:
+    def _containing(self, path: str) -> Place | None:
         here = path
         while True:
             mounts = self.at(here or "/")
@@ -54,13 +81,58 @@ class Live:
             here = here.rpartition("/")[0]
 
 
-def compare(
-    planned: Sequence[Mount], live: Live, *, opted_out: bool = False, sources: bool = True
-) -> list[Finding]:
-    """Return what is wrong with these planned mounts: missing, stacked, another source, options, shared.
+def _reachable(mounts: Sequence[MountPoint]) -> Iterable[MountPoint]:
+    """Leave out what lies below another mount: on a directory that a later mount of the same parent hides."""
+    by_id = {mount.mount_id: mount for mount in mounts}
+    children = {(mount.parent_id, mount.target) for mount in mounts}
+    hidden: dict[int, bool] = {}
+    for mount in mounts:
+        chain: list[int] = []
+        here: MountPoint | None = mount
+        found = False
+        while here is not None and here.mount_id not in hidden:
+            hidden[here.mount_id] = False  # the root of a namespace may be its own parent
+            chain.append(here.mount_id)
+            above = by_id.get(here.parent_id)
+            if _is_covered(here, above, children):
+                found = True
+                break
+            here = above
+        else:
+            found = here is not None and hidden[here.mount_id]
+        if found:
+            hidden.update(dict.fromkeys(chain, True))
+    return [mount for mount in mounts if not hidden[mount.mount_id]]
 
-    `opted_out`: the profile or preset allows programs in t, which is then a warning.
-    """
+
+def _is_covered(mount: MountPoint, parent: MountPoint | None, children: set[tuple[int, str]]) -> bool:
+    """Say whether a sibling lies on a directory between a mount and the root of its parent."""
+    floor = len(parent.target) if parent is not None else 1
+    here = mount.target
+    while here != "/":
+        here = here[: here.rindex("/")] or "/"
+        if len(here) < floor:
+            break
+        if (mount.parent_id, here) in children:
+            return True
+    return False
+
+
+def _order(stack: list[MountPoint]) -> None:
+    """Put the mounts of one point into the order in which they lie on each other."""
+    waiting = {mount.parent_id: mount for mount in stack}
+    ids = {mount.mount_id for mount in stack}
+    here = next((mount for mount in stack if mount.parent_id not in ids), None)
+    ordered: list[MountPoint] = []
+    while here is not None and len(ordered) < len(stack):
+        ordered.append(here)
+        here = waiting.get(here.mount_id)
+    if len(ordered) == len(stack):
+        stack[:] = ordered
+
+
+def compare(planned: Sequence[Mount], live: Live) -> list[Finding]:
+    """Return what is wrong with these planned mounts: missing, stacked, another source, options, shared."""
     missing = [mount for mount in planned if not live.at(mount.target)]
     if planned and len(missing) == len(planned):
         return [
@@ -73,115 +145,121 @@ def compare(
     for mount in planned:
         found = live.at(mount.target)
         if found:
-            findings += _one(mount, found, live, opted_out, sources)
+            findings += _one(mount, found, live)
     return findings
 
 
-def _one(mount: Mount, found: list[MountPoint], live: Live, opted_out: bool, sources: bool) -> list[Finding]:
+def _one(mount: Mount, found: list[MountPoint], live: Live) -> list[Finding]:
     findings = []
     top = found[-1]
     if len(found) > 1:
+        hint = f"see who mounted it: findmnt {mount.target}; umount {mount.target} takes the one on top away"
         findings.append(
-            error(
-                "S1-stacked",
-                mount.target,
-                f"{len(found)} mounts on one point",
-                "exactly one",
-                "see who mounted it: findmnt; umount the one on top, then layout verify",
-            )
+            error("S1-stacked", mount.target, f"{len(found)} mounts on one point", "exactly one", hint)
         )
-    if mount.fstype == "none":
-        expected = live.place(mount.source) if sources else None
-        if expected is not None and (top.dev, top.root) != expected:
-            findings.append(
-                error(
-                    "S1-source",
-                    mount.target,
-                    f"{top.root} of device {top.dev}",
-                    f"{mount.source}",
-                    "layout umount NAME, then layout mount NAME",
-                )
-            )
-    elif top.fstype != mount.fstype:
-        findings.append(error("S1-source", mount.target, f"type {top.fstype}", f"type {mount.fstype}"))
-    lacking = [word for word in _STRICT if word in mount.options and word not in top.options]
+    if not shows(mount, top, live):
+        seen = f"{top.root} of device {top.dev}" if mount.fstype == "none" else f"type {top.fstype}"
+        wanted = mount.source if mount.fstype == "none" else f"type {mount.fstype}"
+        findings.append(error("S1-source", mount.target, seen, wanted, _AGAIN))
+    lacking = ",".join(word for word in _STRICT if word in mount.options and word not in top.options)
     if lacking:
-        findings.append(
-            error(
-                "S2-options",
-                mount.target,
-                f"without {','.join(lacking)}",
-                f"with {','.join(lacking)}",
-                "layout umount NAME, then layout mount NAME; find out who remounted it",
-            )
-        )
-    if "ro" not in mount.options and "ro" in top.options:
-        findings.append(
-            error(
-                "S2-options",
-                mount.target,
-                "read-only",
-                "writable",
-                "layout umount NAME, then layout mount NAME",
-            )
-        )
+        hint = f"{_AGAIN}; find out who remounted it"
+        findings.append(error("S2-options", mount.target, f"without {lacking}", f"with {lacking}", hint))
+    if "ro" not in mount.options:
+        if "ro" in top.options:
+            findings.append(error("S2-options", mount.target, "read-only", "writable", _AGAIN))
+        elif top.super_options.split(",", 1)[0] == "ro":
+            hint = "the kernel may have done that after an error of the disk: see dmesg"
+            findings.append(error("S2-options", mount.target, "on a read-only file system", "writable", hint))
     if top.propagation:
+        hint = f"mounts on it appear in other jails: {_AGAIN}"
         findings.append(
-            error(
-                "S2-propagation",
-                mount.target,
-                f"propagation {top.propagation}",
-                "private",
-                "mounts on it appear in other jails: layout umount NAME, then layout mount NAME",
-            )
+            error("S2-propagation", mount.target, f"propagation {top.propagation}", "private", hint)
         )
-    if "ro" not in top.options and "noexec" not in top.options and not lacking and "ro" not in mount.options:
-        if opted_out:
-            findings.append(
-                warning(
-                    "S2-writable-exec",
-                    mount.target,
-                    "writable and executable, as the profile or preset asks",
-                    "not both",
-                    "take exec = true out of the profile, or use the preset hardened",
-                )
-            )
-        elif mount.fstype == "none":
-            findings.append(error("S2-writable-exec", mount.target, "writable and executable", "not both"))
     return findings
 
 
-def unplanned(planned: Sequence[Mount], live: Live, below: str) -> list[Finding]:
+def shows(mount: Mount, found: MountPoint, live: Live) -> bool:
+    """Say whether a live mount shows what was planned, by device and path in its file system."""
+    if mount.fstype != "none":
+        return found.fstype == mount.fstype
+    expected = live.place(mount.source)
+    return expected is None or (found.dev, found.root) == expected
+
+
+def writable_and_executable(planned: Sequence[Mount], live: Live, *, opted_out: bool) -> list[Finding]:
+    """Return a finding for each mount of a jail that breaks W^X: what can be written can be executed.
+
+    `opted_out`: the profile or preset allows programs in t, which is then a warning. Options that are
+    missing though they were planned are left to compare().
+    """
+    findings = []
+    for mount in planned:
+        found = live.at(mount.target)
+        if "ro" in mount.options or "noexec" in mount.options or not found:
+            continue
+        if found[-1].options.isdisjoint({"ro", "noexec"}):
+            seen = "writable and executable"
+            if opted_out:
+                hint = "take exec = true out of the profile, or use the preset hardened"
+                findings.append(
+                    warning(
+                        "S2-writable-exec",
+                        mount.target,
+                        f"{seen}, as the profile or preset asks",
+                        "not both",
+                        hint,
+                    )
+                )
+            else:
+                hint = "put ${noexec} into the template in ETC/fstab.d, then layout init NAME"
+                findings.append(error("S2-writable-exec", mount.target, seen, "not both", hint))
+    return findings
+
+
+def unplanned(planned: Iterable[Mount], live: Live, below: str) -> list[Finding]:
     """Return a finding for each live mount at or below `below` that nobody planned."""
     targets = {mount.target for mount in planned}
-    prefix = below + "/"
     return [
         error(
             "S1-extra",
             target,
-            f"a mount of {mounts[-1].source} ({mounts[-1].fstype})",
+            f"a mount of {live.at(target)[-1].source} ({live.at(target)[-1].fstype})",
             "no mount here",
             "unmount it, or find out who needs it",
         )
-        for target, mounts in live.by_target.items()
-        if target not in targets and (target == below or target.startswith(prefix))
+        for target in live.below(below)
+        if target not in targets
     ]
 
 
-def writable_views(places: dict[tuple[str, str], str], planned: set[str], live: Live) -> list[Finding]:
-    """Return a finding for each live mount that shows mroot or an s writable where nobody planned it.
+def views(
+    trees: Mapping[Place, str], tops: Mapping[Place, str], mounts: Iterable[MountPoint]
+) -> list[tuple[MountPoint, str]]:
+    """Return each of the mounts that shows a tree, or part of one, elsewhere: with the path of what it shows.
 
-    `places` maps (device, path in its file system) to the path of the tree.
+    `trees` and `tops` map what is mounted to its path; of a top only the whole of it counts, of a tree also
+    what is below.
     """
-    return [
-        error(
-            "S3-view",
-            target,
-            f"a writable view of {places[mount.dev, mount.root]}",
-            "no second writable view",
-            "unmount it: what is written there is in the jails at once",
-        )
-        for target, mounts in live.by_target.items()
-        for mount in mounts
-        if (mount.dev, mount.root) in places and target not in planned and "ro" not in mount.options
-    ]
+    found = []
+    for mount in mounts:
+        path = tops.get((mount.dev, mount.root)) or _tree_of(mount, trees)
+        if path is not None and mount.target != path:
+            found.append((mount, path))
+    return found
+
+
+def _tree_of(mount: MountPoint, trees: Mapping[Place, str]) -> str | None:
+    for inside in _ancestors(mount.root):
+        path = trees.get((mount.dev, inside))
+        if path is not None:
+            return path + mount.root[len(inside.rstrip("/")) :].rstrip("/")
+    return None
+
+
+def _ancestors(path: str) -> Iterable[str]:
+    """Yield a path and the directories above it, the nearest first."""
+    while path not in {"", "/"}:
+        yield path
+        path = path.rpartition("/")[0]
+    yield "/"

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
+from layout.core.errors import printable
+
+AT_MOST = 100
+"""Findings of one code in one place that are told one by one: a jail can make any number of them."""
+
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that is not as promised. Codes are documented in docs/reference.md and never change."""
+    """One thing that is not as promised. Codes are documented in docs/findings.md and never change.
+
+    Control characters and bytes that are no UTF-8 are escaped: paths below t are a jail's words.
+    """
 
     code: str
     severity: Literal["error", "warning"]
@@ -51,12 +61,41 @@ class Report(msgspec.Struct):
 
 def error(code: str, path: str, found: str, expected: str, hint: str = "") -> Finding:
     """Return a finding that makes verify fail."""
-    return Finding(code, "error", path, expected, found, hint)
+    return _finding("error", code, path, found, expected, hint)
 
 
 def warning(code: str, path: str, found: str, expected: str, hint: str = "") -> Finding:
     """Return a finding that verify reports without failing."""
-    return Finding(code, "warning", path, expected, found, hint)
+    return _finding("warning", code, path, found, expected, hint)
+
+
+def _finding(
+    severity: Literal["error", "warning"], code: str, path: str, found: str, expected: str, hint: str
+) -> Finding:
+    return Finding(code, severity, printable(path), printable(expected), printable(found), printable(hint))
+
+
+def named(finding: Finding, name: str) -> Finding:
+    """Return a finding whose hint has the jail's name in the place of NAME."""
+    return msgspec.structs.replace(finding, hint=finding.hint.replace("NAME", name))
+
+
+def shortened(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings with at most AT_MOST of one code, and one more that counts the rest."""
+    kept: list[Finding] = []
+    counts: Counter[str] = Counter()
+    last: dict[str, Finding] = {}
+    for finding in findings:
+        key = finding.code
+        counts[key] += 1
+        if counts[key] <= AT_MOST:
+            kept.append(finding)
+        else:
+            last[key] = finding
+    for key, finding in last.items():
+        more = f"{counts[key] - AT_MOST} more like these, this one the last"
+        kept.append(msgspec.structs.replace(finding, found=more))
+    return kept
 
 
 def report(host: list[Finding], jails: dict[str, list[Finding]], checks: int, probes: int = 0) -> Report:
@@ -65,7 +104,10 @@ def report(host: list[Finding], jails: dict[str, list[Finding]], checks: int, pr
     errors = sum(finding.severity == "error" for finding in every)
     return Report(
         not errors,
-        {name: JailReport(all(f.severity != "error" for f in found), found) for name, found in jails.items()},
-        HostReport(host),
+        {
+            name: JailReport(all(f.severity != "error" for f in found), shortened(found))
+            for name, found in jails.items()
+        },
+        HostReport(shortened(host)),
         Counts(checks, errors, len(every) - errors, probes),
     )

@@ -1,18 +1,120 @@
-"""Lines of mtree(5), as mtree(8) of NetBSD and FreeBSD reads them."""
+"""The manifest of a tree in mtree(5) format, as mtree(8) of NetBSD and FreeBSD reads it."""
 
 from __future__ import annotations
 
+import os
 import re
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, assert_never
 
-# vis(3) in octal: what would end a word, start a comment or be taken for a wildcard.
-_SPECIAL = re.compile(rb"[^!-~]|[#\\*?\[]")
+from layout.core.errors import LayoutError
+
+HEADER = b"#mtree\n"
+HARDLINK = b"# hardlink "
+"""Starts a comment `# hardlink NAME TARGET` before a hard link's own line: mtree(5) has no word for it."""
+
+_SAFE = bytes(set(range(0x21, 0x7F)) - set(b"#\\*?[]="))
+_KINDS: dict[bytes, Literal["file", "dir", "link"]] = {b"file": "file", b"dir": "dir", b"link": "link"}
+_GLOB = re.compile(rb"[*?\[]")
+_GLOB_OR_BACKSLASH = re.compile(rb"([\\*?\[])")
+_BACKSLASHED = re.compile(rb"\\(.)", re.DOTALL)
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+_LINE = re.compile(
+    rb"(?P<path>\S+) type=(?P<kind>file|dir|link) mode=(?P<mode>[0-7]{4,5}) uid=(?P<uid>\d+) gid=(?P<gid>\d+)"
+    rb"(?: size=(?P<size>\d+) sha256digest=(?P<digest>[0-9a-f]{64})| link=(?P<link>\S+))?"
+)
 
 
-def encode(path: str) -> str:
-    """Return a path or link target as mtree(8) writes it."""
-    raw = path.encode("utf-8", "surrogateescape")
-    return _SPECIAL.sub(lambda match: b"\\%03o" % match[0][0], raw).decode("ascii")
+@dataclass(frozen=True, slots=True)
+class ManifestEntry:
+    """One line of a manifest, decoded."""
+
+    path: str
+    """Relative, "." for the root; surrogateescape for what is not UTF-8."""
+    kind: Literal["file", "dir", "link"]
+    mode: int
+    uid: int
+    gid: int
+    size: int = 0
+    digest: str = ""
+    """SHA-256 of the content in hexadecimal digits; "" unless a file."""
+    target: str = ""
+    """Of a symbolic link, as written."""
+    nlink_of: str = ""
+    """The path of the archive's that this file was linked to when it was unpacked; both are the same file."""
+
+
+def encode_name(name: bytes) -> bytes:
+    """Write a name as vis(3) does in octal mode: \\ooo for what is special, a glob or unprintable."""
+    if not name.translate(None, _SAFE):
+        return name
+    return b"".join(b"%c" % byte if byte in _SAFE else b"\\%03o" % byte for byte in name)
+
+
+def decode_name(text: bytes) -> bytes:
+    """Undo encode_name."""
+    return _OCTAL.sub(lambda match: bytes((int(match[1], 8) & 0xFF,)), text)
+
+
+def encode_path(path: bytes) -> bytes:
+    """Write a path so that mtree finds this file and no other.
+
+    mtree decodes a name and then takes it for a pattern of fnmatch(3) when it has one of `*?[`: such a name
+    gets its backslashes first.
+    """
+    if not path.translate(None, _SAFE):
+        return path
+    return b"/".join(
+        encode_name(_GLOB_OR_BACKSLASH.sub(rb"\\\1", part) if _GLOB.search(part) else part)
+        for part in path.split(b"/")
+    )
+
+
+def decode_path(text: bytes) -> bytes:
+    """Undo encode_path."""
+    parts = (decode_name(part) for part in text.split(b"/"))
+    return b"/".join(_BACKSLASHED.sub(rb"\1", part) if _GLOB.search(part) else part for part in parts)
+
+
+def parse_manifest(data: bytes, path: str) -> Iterator[ManifestEntry]:
+    """Yield the entries of a manifest that layout wrote; `path` names it in errors.
+
+    Raises LayoutError for any line that layout would not write.
+    """
+    lines = data.splitlines(keepends=True)
+    if not lines or lines[0] != HEADER:
+        raise LayoutError(path, "a file without #mtree in its first line", "a manifest")
+    original = b""
+    for number, line in enumerate(lines[1:], start=2):
+        if line.startswith(HARDLINK):
+            original = line.split()[-1]
+            continue
+        match = _LINE.fullmatch(line.rstrip(b"\n"))
+        if match is None or not line.endswith(b"\n"):
+            raise LayoutError(path, f"{line[:80]!r} in line {number}", "a line of a manifest")
+        kind = _KINDS[match["kind"]]
+        if (kind == "file") != (match["size"] is not None) or (kind == "link") != (match["link"] is not None):
+            raise LayoutError(path, f"{line[:80]!r} in line {number}", "a line of a manifest")
+        yield ManifestEntry(
+            path=_text(match["path"]),
+            kind=kind,
+            mode=int(match["mode"], 8),
+            uid=int(match["uid"]),
+            gid=int(match["gid"]),
+            size=int(match["size"] or 0),
+            digest=(match["digest"] or b"").decode(),
+            target=decode_name(match["link"] or b"").decode("utf-8", "surrogateescape"),
+            nlink_of=_text(original) if original else "",
+        )
+        original = b""
+
+
+def _text(encoded: bytes) -> str:
+    name = decode_path(encoded)
+    if name[:2] == b"./":
+        name = name[2:]
+    return name.decode("utf-8", "surrogateescape")
 
 
 def line(
@@ -26,12 +128,14 @@ def line(
     target: str = "",
 ) -> str:
     """Return the line of one entry. `path` is relative; `digest` is the SHA-256 of a file in hexadecimal."""
-    name = f"./{encode(path)}"
+    name = f"./{encode_path(os.fsencode(path)).decode()}"
     match kind:
         case "dir":
             return f"{name} type=dir mode={mode:04o} uid={uid} gid={gid}"
         case "link":
-            return f"{name} type=link link={encode(target)}"
+            link = encode_name(os.fsencode(target)).decode()
+            return f"{name} type=link mode={mode:04o} uid={uid} gid={gid} link={link}"
         case "file":
-            content = f" sha256digest={digest}" if digest else ""
-            return f"{name} type=file mode={mode:04o} uid={uid} gid={gid} size={size}{content}"
+            return f"{name} type=file mode={mode:04o} uid={uid} gid={gid} size={size} sha256digest={digest}"
+        case _:
+            assert_never(kind)

@@ -135,22 +135,24 @@ def plan_jail(jail: Jail, site: Site, template: Template) -> JailPlan:
         Directory(Below(f"{t}/{d.path}"), d.mode, f"state of profile {jail.profile}", d.owner, d.group)
         for d in jail.state
     ]
-    both = expand(template, site.root, jail)
-    files = (
+    return JailPlan(jail, tuple(entries), expand(template, site.root, jail))
+
+
+def host_files(plan: JailPlan, site: Site) -> tuple[HostFile, ...]:
+    """The generated files of one jail. Not part of its plan: what only mounts or looks need not render them."""
+    jail = plan.jail
+    path = f"{site.etc}/fstab.d/{jail.name}"
+    return (
         HostFile(
-            f"{site.etc}/fstab.d/{name}.fstab",
-            render_table(jail, both.jail, jail.platform),
-            0o644,
-            "its mounts",
+            f"{path}.fstab", render_table(jail, plan.tables.jail, jail.platform), 0o644, "its mounts"
         ),
         HostFile(
-            f"{site.etc}/fstab.d/{name}.manage.fstab",
-            render_table(jail, both.manage, jail.platform),
+            f"{path}.manage.fstab",
+            render_table(jail, plan.tables.manage, jail.platform),
             0o644,
             "the mounts of its writable view",
         ),
     )
-    return JailPlan(jail, tuple(entries), both, files)
 
 
 def plan(

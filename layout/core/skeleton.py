@@ -62,6 +62,18 @@ def place_of(path: str) -> str:
     return path
 
 
+def half_of(path: str) -> tuple[str, str]:
+    """Return where `path` of a base is after the split: ('s', 'etc/passwd'), or ('', path) in mroot."""
+    for old, new in RELOCATED:
+        if path == old or path.startswith(old + "/"):
+            return "", new + path[len(old) :]
+    place = place_of(path)
+    if place == path:
+        return "", path
+    half, _, below = place.partition("/")
+    return half, below
+
+
 def helper_link(path: str, target: str) -> tuple[str, str] | str | None:
     """Say what keeps a relative link working after the split.
 

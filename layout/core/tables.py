@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import NoReturn
+
+from msgspec import Struct, structs
 
 from layout.core import fstab
 from layout.core.errors import LayoutError, UsageError
@@ -24,15 +25,14 @@ _OWN_PROPAGATION = frozenset({"private", "rprivate", "unbindable", "runbindable"
 _Row = tuple[str, str, str, tuple[str, ...], int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(Struct, frozen=True):
     """A mount table before names are filled in; its mounts hold the placeholders, parents before children."""
 
     name: str
     platform: Platform
     jail: tuple[Mount, ...]
     manage: tuple[Mount, ...]
-    _rows: tuple[tuple[tuple[_Row, ...], tuple[_Row, ...]], ...] = field(repr=False, compare=False)
+    _rows: tuple[tuple[tuple[_Row, ...], tuple[_Row, ...]], ...]
     """Both tables for each of the eight choices of option words, at the index that _choice gives."""
 
 
@@ -180,7 +180,8 @@ def host_lines(tables: Tables, manage: Manage) -> tuple[Mount, ...]:
     if manage is Manage.BOOT:
         return tables.jail + tables.manage
     return tables.jail + tuple(
-        m if "noauto" in m.options else replace(m, options=(*m.options, "noauto")) for m in tables.manage
+        m if "noauto" in m.options else structs.replace(m, options=(*m.options, "noauto"))
+        for m in tables.manage
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 
@@ -33,11 +34,45 @@ def read_text(path: str) -> str | None:
         return file.read(LIMIT).decode("utf-8", "surrogateescape")
 
 
+def source(path: str) -> os.stat_result:
+    """Return the status of what the administrator named, links followed. Raises OSError."""
+    return os.stat(path)
+
+
+def absolute(path: str) -> str:
+    """Return a path that means the same from any working directory. Links stay: they may be moved on."""
+    return os.path.abspath(path)
+
+
+def canonical(path: str) -> str:
+    """Return the path without symbolic links."""
+    return os.path.realpath(path)
+
+
+def open_regular(path: str) -> int:
+    """Return a descriptor for reading what the administrator named. Raises LayoutError, OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise LayoutError(path, "no regular file", "a regular file")
+    return fd
+
+
 def write_text(path: str, text: str, mode: int) -> None:
     """Write a file whole: temporary name, fsync, rename. Its directories are made, mode 0755.
 
     A file that is a symbolic link is refused, not followed and not replaced. Raises LayoutError, OSError.
     """
+    try:
+        _write(path, text, mode)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        reason = (error.strerror or str(error)).lower()
+        raise LayoutError(path, reason, "a file that can be written") from None
+
+
+def _write(path: str, text: str, mode: int) -> None:
     head, _, name = path.rpartition("/")
     with make_directories(head) as directory:
         found = directory.lstat(name)
@@ -98,3 +133,10 @@ def parse_toml(text: str, name: str) -> dict[str, object]:
         raise UsageError(
             name, str(error)[:200] or "nesting without end", "TOML", "see layout.toml(5)"
         ) from None
+
+
+def discard(fd: int) -> None:
+    """Let descriptor `fd` lead to /dev/null from now on."""
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null, fd)
+    os.close(null)

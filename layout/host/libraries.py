@@ -10,6 +10,7 @@ import re
 import stat
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import assert_never
 
 from layout.core.errors import LayoutError
 from layout.host.elf import Elf, Script
@@ -175,6 +176,8 @@ class _Builder:
                 self._interpreter(candidate, interpreter, argument, needs, without)
             case Elf() as elf:
                 self._libraries(candidate, here.path, elf, needs, without)
+            case unknown:
+                assert_never(unknown)
         companion = _COMPANIONS.get(os.path.basename(candidate))
         if companion and self._root.resolve(f"{os.path.dirname(candidate)}/{companion}"):
             self._program(f"{os.path.dirname(candidate)}/{companion}", needs, without)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -14,6 +15,13 @@ from layout.host.beneath import Dir
 from layout.host.hostfiles import parse_toml
 
 R = TypeVar("R", bound=msgspec.Struct)
+
+_PLAIN = re.compile(r'([a-z]+) = "([^"\\\x00-\x1f\x7f]*)"\n')
+
+BASE_RECORD = "bases/mroot.toml"
+"""Where the base's record is, in the directory of layout's state."""
+COMMIT = "commit.toml"
+"""Where a CommitRecord is while a base appears."""
 
 
 class JailRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,6 +68,8 @@ class CommitRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A base that is complete in its staging directories and about to appear: what `recover` finishes."""
 
     base: BaseRecord
+    keep: tuple[str, ...] = ()
+    """Those of j/mroot, skel/s and skel/t that were there before and stay."""
 
 
 def read(state: Dir, path: str, kind: type[R]) -> R | None:
@@ -69,7 +79,7 @@ def read(state: Dir, path: str, kind: type[R]) -> R | None:
     except FileNotFoundError:
         return None
     try:
-        return msgspec.convert(parse_toml(text, state.show(path)), kind)
+        return msgspec.convert(_plain(text) or parse_toml(text, state.show(path)), kind)
     except msgspec.ValidationError as error:
         raise LayoutError(
             state.show(path),
@@ -77,6 +87,19 @@ def read(state: Dir, path: str, kind: type[R]) -> R | None:
             "a record written by layout",
             "restore it from a backup, or move it aside",
         ) from None
+
+
+def _plain(text: str) -> dict[str, str] | None:
+    """Parse TOML that is nothing but lines of the form `key = "text"`; None for any other.
+
+    Records of jails are such, there may be thousands of them, and tomllib takes ten times as long.
+    """
+    lines = _PLAIN.findall(text)
+    data = dict(lines)
+    # All of the text, and no key twice?
+    if len(data) != len(lines) or sum(len(key) + len(value) + 6 for key, value in lines) != len(text):
+        return None
+    return data
 
 
 def write(state: Dir, path: str, record: msgspec.Struct) -> None:

@@ -88,3 +88,17 @@ def test_render_fstab_says_the_same_as_fstab(capsys: pytest.CaptureFixture[str])
     first = capsys.readouterr().out
     assert run(["render", "fstab", *words]) == 0
     assert capsys.readouterr().out == first
+
+
+def test_our_own_mistakes_are_an_error_too_and_a_traceback_only_for_those_who_ask(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(argv: list[str]) -> int:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("layout.cli.main._call", broken)
+    assert run(["verify"]) == 1
+    assert "layout: layout: found ZeroDivisionError: oops" in capsys.readouterr().err
+    monkeypatch.setenv("LAYOUT_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        run(["verify"])

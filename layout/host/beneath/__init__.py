@@ -5,7 +5,7 @@ kernel's ordinary lookup: every step is opened without following links, and what
 """
 
 from layout.host.beneath.directory import Dir, open_root
-from layout.host.beneath.items import Item, load_tree, read_tree, write_items
+from layout.host.beneath.items import Item, load_tree, put_flags, read_tree, write_items
 from layout.host.beneath.remove import remove_tree
 from layout.host.beneath.walk import Seen, snapshot, symlinks, walk
 
@@ -15,6 +15,7 @@ __all__ = [
     "Seen",
     "load_tree",
     "open_root",
+    "put_flags",
     "read_tree",
     "remove_tree",
     "snapshot",

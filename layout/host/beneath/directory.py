@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 import sys
@@ -13,6 +15,7 @@ from layout.core.errors import LayoutError
 from layout.host.beneath.resolve import DIRECTORY, open_directory
 
 _REGULAR_LIMIT = 16 << 20
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}")
 
 
 def kind_of(mode: int) -> str:
@@ -106,6 +109,11 @@ class Dir:
         with parent:
             return parent.lstat(name)
 
+    def is_same(self, name: str, fd: int) -> bool:
+        """Say whether entry `name` is the file that `fd` has open."""
+        here, there = self.lstat(name), os.fstat(fd)
+        return here is not None and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
     def readlink(self, path: str) -> str:
         """Return the target of symbolic link `path`. Raises OSError when it is none."""
         if "/" not in path:
@@ -176,6 +184,19 @@ class Dir:
         with parent:
             os.symlink(target, name, dir_fd=parent.fd)
 
+    def change_link(self, path: str, target: str) -> None:
+        """Give symbolic link `path` another target; its owner and time stay. Raises OSError."""
+        parent, name = self._parent(path)
+        with parent:
+            found = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+            os.unlink(name, dir_fd=parent.fd)
+            os.symlink(target, name, dir_fd=parent.fd)
+            if found.st_uid or found.st_gid:
+                with contextlib.suppress(PermissionError):
+                    os.chown(name, found.st_uid, found.st_gid, dir_fd=parent.fd, follow_symlinks=False)
+            times = (found.st_atime_ns, found.st_mtime_ns)
+            os.utime(name, ns=times, dir_fd=parent.fd, follow_symlinks=False)
+
     def write_whole(self, path: str, data: bytes, mode: int) -> None:
         """Write regular file `path` whole: a temporary name, fsync, one rename, fsync of the directory.
 
@@ -201,9 +222,24 @@ class Dir:
                     os.close(fd)
                 os.rename(temporary, name, src_dir_fd=parent.fd, dst_dir_fd=parent.fd)
             except BaseException:
-                os.unlink(temporary, dir_fd=parent.fd)
+                with contextlib.suppress(FileNotFoundError):  # an interrupt right after the rename
+                    os.unlink(temporary, dir_fd=parent.fd)
                 raise
             os.fsync(parent.fd)
+
+    def sweep(self, name: str = "") -> int:
+        """Remove what a write_whole that was killed left here, of file `name` or of any; return how many.
+
+        The caller holds the lock, so nobody is writing. Raises OSError.
+        """
+        count = 0
+        for entry in os.listdir(self.fd):
+            if _TEMPORARY.fullmatch(entry) and entry.startswith(f".{name}." if name else "."):
+                found = self.lstat(entry)
+                if found is not None and stat.S_ISREG(found.st_mode):
+                    os.unlink(entry, dir_fd=self.fd)
+                    count += 1
+        return count
 
     def scratch(self) -> int:
         """Return a descriptor of a new file here that has no name and goes when it is closed."""
@@ -220,11 +256,15 @@ class Dir:
         with source:
             destination, new_name = self._parent(new)
             with destination:
-                if destination.lstat(new_name) is not None:
-                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), destination.show(new_name))
-                os.rename(old_name, new_name, src_dir_fd=source.fd, dst_dir_fd=destination.fd)
+                source.move(old_name, destination, new_name)
                 os.fsync(source.fd)
                 os.fsync(destination.fd)
+
+    def move(self, name: str, to: Dir, new_name: str) -> None:
+        """Move entry `name` into directory `to`, where it must not exist. Raises FileExistsError, OSError."""
+        if to.lstat(new_name) is not None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), to.show(new_name))
+        os.rename(name, new_name, src_dir_fd=self.fd, dst_dir_fd=to.fd)
 
     def unlink(self, path: str) -> None:
         """Remove the file or link `path`. Raises OSError."""

@@ -38,7 +38,7 @@ def put(fd: int, flags: int) -> bool:
     try:
         raw = fcntl.ioctl(fd, _GETFLAGS, b"\0" * 8)
         word = struct.unpack_from("=I", raw)[0]
-        fcntl.ioctl(fd, _SETFLAGS, struct.pack("=Q", word | flags))
+        fcntl.ioctl(fd, _SETFLAGS, struct.pack("=II", word | flags, 0))
     except OSError:
         return False
     return True
@@ -53,6 +53,6 @@ def clear(fd: int) -> None:
         raw = fcntl.ioctl(fd, _GETFLAGS, b"\0" * 8)
         word = struct.unpack_from("=I", raw)[0]
         if word & 0x30:
-            fcntl.ioctl(fd, _SETFLAGS, struct.pack("=Q", word & ~0x30))
+            fcntl.ioctl(fd, _SETFLAGS, struct.pack("=II", word & ~0x30, 0))
     except OSError:
         return

@@ -13,7 +13,8 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from layout.core.errors import LayoutError
 from layout.host.beneath import fileflags
@@ -22,14 +23,15 @@ from layout.host.beneath.resolve import DIRECTORY, open_directory
 
 IN_MEMORY = 1 << 20
 """Files up to this many bytes are held in memory; larger ones are copied from descriptor to descriptor."""
+_CLONED = 4096
+"""Smaller files are written: sharing a block costs more than it saves."""
 DEPTH_LIMIT = 256
 _FICLONE = 0x40049409
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-@dataclass(slots=True)
-class Item:
+class Item(msgspec.Struct):
     """One directory, file, symbolic link or further hard link of a tree; parents come before children."""
 
     path: str
@@ -50,14 +52,15 @@ class Item:
     reopen: Callable[[], int] | None = None
 
 
-@dataclass(slots=True)
-class Written:
+class Written(msgspec.Struct):
     """What write_items did: counts of entries, and what could not be carried over."""
 
     entries: int = 0
     bytes: int = 0
-    setuid: list[Item] = field(default_factory=list)
-    lost: Counter[str] = field(default_factory=Counter)
+    setuid: list[Item] = []
+    lost: Counter[str] = msgspec.field(default_factory=Counter)
+    flags: list[tuple[str, int]] = []
+    """File flags that are still to be set, by path: with `hold_flags`, until the tree is as it shall stay."""
 
 
 def read_tree(top: Dir, left_out: Counter[str] | None = None) -> Iterator[Item]:
@@ -127,7 +130,7 @@ def _read_file(here: Dir, name: str, path: str, links: dict[tuple[int, int], str
         if found.st_nlink > 1:
             first = links.setdefault((found.st_dev, found.st_ino), path)
             if first != path:
-                yield Item(path, found.st_mode, target=first)
+                yield Item(path, found.st_mode, found.st_uid, found.st_gid, target=first)
                 return
         data = None
         if found.st_size <= IN_MEMORY:
@@ -194,7 +197,7 @@ class _Writer:
         while self.chain:
             os.close(self.chain.pop()[1])
 
-    def _finish_top(self) -> None:
+    def finish_top(self) -> None:
         """Give the innermost directory its final metadata: its entries are written, so its time holds."""
         _, fd, item = self.chain.pop()
         try:
@@ -204,22 +207,29 @@ class _Writer:
             os.close(fd)
 
     def _metadata(self, fd: int, item: Item) -> None:
-        if item.uid or item.gid:
-            self._own(fd, item)
-        mode = stat.S_IMODE(item.mode)
-        if stat.S_ISDIR(item.mode) or mode & 0o7000:  # a file was opened with its plain mode
-            os.fchmod(fd, mode)
+        mode, times = item.mode, item.mtime_ns
+        if not (item.uid or item.gid or mode & 0o7000 or item.xattrs or item.flags) and item.path:
+            if times is not None:  # as for nearly every entry
+                os.utime(fd, ns=(times, times))
+            return
+        if (item.uid or item.gid) and not self._own(fd, item):
+            mode &= ~0o6000  # it would be setuid to whoever owns it instead
+        # What was made got its plain mode then; the top was there, and a changed owner clears setuid bits.
+        if mode & 0o7000 or not item.path:
+            os.fchmod(fd, mode & 0o7777)
         for name, value in item.xattrs:
             try:
                 os.setxattr(fd, name, value)
-            except OSError:
+            except OSError as error:
+                if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                    raise
                 self.result.lost["extended attribute"] += 1
-        if item.mtime_ns is not None:
-            os.utime(fd, ns=(item.mtime_ns, item.mtime_ns))
-        if item.flags and not fileflags.put(fd, item.flags):
-            self.result.lost["file flag"] += 1
+        if times is not None:
+            os.utime(fd, ns=(times, times))
+        if item.flags:
+            self.result.flags.append((item.path, item.flags))
 
-    def _own(self, fd: int, item: Item) -> None:
+    def _own(self, fd: int, item: Item) -> bool:
         try:
             os.fchown(fd, item.uid, item.gid)
         except OSError as error:
@@ -227,14 +237,16 @@ class _Writer:
             if error.errno not in {errno.EINVAL, errno.EPERM}:
                 raise
             self.result.lost["owner"] += 1
+            return False
+        return True
 
-    def parent(self, path: str) -> tuple[int, str]:
-        head, _, name = path.rpartition("/")
+    def parent(self, head: str) -> int:
+        """Return the descriptor of directory `head`, an ancestor of what was written last."""
         while self.chain[-1][0] != head:
             if len(self.chain) == 1:
-                raise ValueError(f"item before its parent: {path!r}")
-            self._finish_top()
-        return self.chain[-1][1], name
+                raise ValueError(f"item before its parent {head!r}")
+            self.finish_top()
+        return self.chain[-1][1]
 
     def write(self, item: Item) -> None:
         self.result.entries += 1
@@ -242,11 +254,15 @@ class _Writer:
             path, fd, _ = self.chain[0]
             self.chain[0] = (path, fd, item)
             return
-        dir_fd, name = self.parent(item.path)
-        if stat.S_ISDIR(item.mode):
-            os.mkdir(name, 0o700, dir_fd=dir_fd)
+        head, _, name = item.path.rpartition("/")
+        here, dir_fd, _ = self.chain[-1]
+        if here != head:
+            dir_fd = self.parent(head)
+        kind = item.mode & 0o170000
+        if kind == stat.S_IFDIR:
+            os.mkdir(name, item.mode & 0o777, dir_fd=dir_fd)
             self.chain.append((item.path, os.open(name, DIRECTORY, dir_fd=dir_fd), item))
-        elif stat.S_ISLNK(item.mode):
+        elif kind == stat.S_IFLNK:
             os.symlink(item.target, name, dir_fd=dir_fd)
             if item.uid or item.gid:
                 try:
@@ -259,7 +275,7 @@ class _Writer:
             self._hard_link(item, dir_fd, name)
         else:
             self._file(item, dir_fd, name)
-        if item.mode & 0o6000 and stat.S_ISREG(item.mode):
+        if item.mode & 0o6000 and kind == stat.S_IFREG:
             self.result.setuid.append(item)
 
     def _hard_link(self, item: Item, dir_fd: int, name: str) -> None:
@@ -279,12 +295,13 @@ class _Writer:
             self.digests(item, digest)
 
     def _content(self, item: Item, fd: int) -> str:
-        if item.data is not None and not (self.clone and item.size >= 4096 and self._cloned(item, fd)):
-            if item.data and os.write(fd, item.data) != len(item.data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), item.path)
-            return hashlib.sha256(item.data).hexdigest() if self.digests is not None else ""
-        if item.data is not None or (self.clone and self._cloned(item, fd)):
+        if self.clone and item.size >= _CLONED and self._cloned(item, fd):
             return ""
+        data = item.data
+        if data is not None:
+            if data and os.write(fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), item.path)
+            return hashlib.sha256(data).hexdigest() if self.digests is not None else ""
         source = item.reopen() if item.reopen is not None else os.dup(item.fd)
         try:
             return self._pump(source, fd)
@@ -322,11 +339,13 @@ def write_items(
     *,
     digests: Callable[[Item, str], None] | None = None,
     clone: bool = False,
+    hold_flags: bool = False,
 ) -> Written:
     """Write a tree into the existing empty directory `into`; its own metadata comes from the item ''.
 
     `digests` is told the SHA-256 of each file. `clone` shares blocks with the origin of loaded items where
-    the file system can. Raises OSError (ENOSPC, EROFS, EEXIST ...): what was written so far stays.
+    the file system can. File flags come last, when every link is made; with `hold_flags` they are left to
+    the caller (put_flags). Raises OSError (ENOSPC, EROFS, EEXIST ...): what was written so far stays.
     """
     writer = _Writer(into, digests, clone)
     mask = os.umask(0)
@@ -334,8 +353,31 @@ def write_items(
         for item in items:
             writer.write(item)
         while writer.chain:
-            writer._finish_top()
+            writer.finish_top()
     finally:
         os.umask(mask)
         writer.close()
-    return writer.result
+    result = writer.result
+    if not hold_flags:
+        _count_lost(result, put_flags(into, result.flags))
+        result.flags = []
+    return result
+
+
+def _count_lost(result: Written, flags: int) -> None:
+    if flags:
+        result.lost["file flag"] += flags
+
+
+def put_flags(top: Dir, flags: Iterable[tuple[str, int]]) -> int:
+    """Set file flags by path below `top`; return how many the file system does not have. Raises OSError."""
+    lost = 0
+    for path, wanted in flags:
+        head, _, name = path.rpartition("/")
+        with top.open(head or ".") as parent:
+            fd = os.open(name or ".", _READ, dir_fd=parent.fd)
+        try:
+            lost += not fileflags.put(fd, wanted)
+        finally:
+            os.close(fd)
+    return lost

@@ -26,7 +26,7 @@ def remove_tree(parent: Dir, name: str) -> int:
     if found is None:
         return 0
     if not stat.S_ISDIR(found.st_mode):
-        os.unlink(name, dir_fd=parent.fd)
+        _unlink(parent, name, found)
         return 1
     count = 0
     # A subtree too deep to hold open is moved up to the top first and emptied in the next round. That is
@@ -37,8 +37,17 @@ def remove_tree(parent: Dir, name: str) -> int:
             count += removed
             if not moved:
                 break
-    os.rmdir(name, dir_fd=parent.fd)
+    _rmdir(parent, name)
     return count + 1
+
+
+def _rmdir(here: Dir, name: str) -> None:
+    try:
+        os.rmdir(name, dir_fd=here.fd)
+    except OSError as error:
+        if error.errno not in {errno.ENOTDIR, errno.ELOOP, errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+        raise LayoutError(here.show(name), "something that was swapped", "a directory at rest") from None
 
 
 def _enter(here: Dir, name: str) -> Dir:
@@ -46,15 +55,19 @@ def _enter(here: Dir, name: str) -> Dir:
         return Dir(open_directory(here.fd, name, cross=False), here.show(name))
     except OSError as error:
         if error.errno == errno.EXDEV:
-            raise LayoutError(
-                here.show(name),
-                "a mount point",
-                "nothing mounted in what is removed",
-                "layout umount, then try again; nothing below it was touched",
-            ) from None
+            raise _is_mount(here, name) from None
         if error.errno in {errno.ELOOP, errno.ENOTDIR}:
             raise LayoutError(here.show(name), "something that was swapped", "a directory at rest") from None
         raise
+
+
+def _is_mount(here: Dir, name: str) -> LayoutError:
+    return LayoutError(
+        here.show(name),
+        "a mount point",
+        "nothing mounted in what is removed",
+        "layout umount, then try again; nothing below it was touched",
+    )
 
 
 def _empty(top: Dir, here: Dir, depth: int) -> tuple[int, int]:
@@ -62,18 +75,21 @@ def _empty(top: Dir, here: Dir, depth: int) -> tuple[int, int]:
     removed = moved = 0
     fileflags.clear(here.fd)
     for name in os.listdir(here.fd):
-        found = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
+        found = here.lstat(name)
+        if found is None:
+            continue
         if not stat.S_ISDIR(found.st_mode):
             _unlink(here, name, found)
             removed += 1
         elif depth >= _CHAIN:
-            _enter(here, name).close()  # not a mount, before it is moved
+            with _enter(here, name) as child:  # not a mount, before it is moved
+                fileflags.clear(child.fd)
             os.rename(name, f".layout-{secrets.token_hex(8)}", src_dir_fd=here.fd, dst_dir_fd=top.fd)
             moved += 1
         else:
             with _enter(here, name) as child:
                 gone, up = _empty(top, child, depth + 1)
-            os.rmdir(name, dir_fd=here.fd)
+            _rmdir(here, name)
             removed += gone + 1
             moved += up
     return removed, moved
@@ -82,8 +98,10 @@ def _empty(top: Dir, here: Dir, depth: int) -> tuple[int, int]:
 def _unlink(here: Dir, name: str, found: os.stat_result) -> None:
     try:
         os.unlink(name, dir_fd=here.fd)
-    except PermissionError:
-        if not stat.S_ISREG(found.st_mode):
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise _is_mount(here, name) from None
+        if error.errno != errno.EPERM or not stat.S_ISREG(found.st_mode):
             raise
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here.fd)
         try:

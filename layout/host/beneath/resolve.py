@@ -79,6 +79,9 @@ def open_directory(dir_fd: int, path: str, *, cross: bool = True) -> int:
 
     With `cross=False` no mount point may be crossed either (EXDEV). Raises OSError.
     """
+    if cross and path not in {"", ".", ".."} and "/" not in path:
+        # For one component O_NOFOLLOW says all that openat2 would, in half the time.
+        return os.open(path, DIRECTORY, dir_fd=dir_fd)
     if not _chosen:
         _chosen.append(_choose())
     return _chosen[0](dir_fd, path, cross=cross)

@@ -6,8 +6,10 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
+import msgspec
+
+from layout.core.errors import LayoutError
 from layout.host.beneath.directory import Dir
 from layout.host.beneath.resolve import open_directory
 
@@ -18,16 +20,15 @@ OPEN_LIMIT = 400
 _PLAIN = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK})
 
 
-@dataclass(slots=True)
-class Seen:
+class Seen(msgspec.Struct):
     """What a walk found. Paths are relative to its top."""
 
     entries: int = 0
-    special: list[tuple[str, os.stat_result]] = field(default_factory=list)
+    special: list[tuple[str, os.stat_result]] = []
     """Device nodes, FIFOs, sockets, and files that are setuid or setgid."""
-    loose: list[tuple[str, os.stat_result]] = field(default_factory=list)
+    loose: list[tuple[str, os.stat_result]] = []
     """What anybody may write to; only when asked for."""
-    unseen: list[tuple[str, str]] = field(default_factory=list)
+    unseen: list[tuple[str, str]] = []
     """What could not be looked at, with the reason. Never empty means: not proven."""
 
 
@@ -111,29 +112,47 @@ def _sticky(mode: int) -> bool:
     return bool(mode & 0o1000) and stat.S_ISDIR(mode)
 
 
-def symlinks(top: Dir) -> Iterator[tuple[str, str]]:
-    """Yield (path, target) of every symbolic link below `top`. Raises OSError: nothing may be overlooked."""
-    stack = [(os.dup(top.fd), "")]
+def _entries(top: Dir) -> Iterator[tuple[int, str, str, os.stat_result]]:
+    """Yield (descriptor of the directory, its path, name, status) of every entry below `top`.
+
+    Only the directories on the way to the current one are held open, however wide the tree is. Raises
+    OSError and, for a tree that is too deep for that, LayoutError: nothing may be overlooked.
+    """
+    chain: list[tuple[int, str, list[str]]] = [(os.dup(top.fd), "", [])]
     try:
-        while stack:
-            fd, path = stack.pop()
-            try:
-                for name in sorted(os.listdir(fd)):
-                    below = f"{path}/{name}" if path else name
-                    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                    if stat.S_ISLNK(found.st_mode):
-                        yield below, os.readlink(name, dir_fd=fd)
-                    elif stat.S_ISDIR(found.st_mode):
-                        stack.append((open_directory(fd, name, cross=False), below))
-            finally:
-                os.close(fd)
+        while True:
+            fd, path, below = chain[-1]
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    found = entry.stat(follow_symlinks=False)
+                    if found.st_mode & 0o170000 == stat.S_IFDIR:
+                        below.append(entry.name)
+                    yield fd, path, entry.name, found
+            while not chain[-1][2]:
+                os.close(chain.pop()[0])
+                if not chain:
+                    return
+            fd, path, below = chain[-1]
+            name = below.pop()
+            path = f"{path}/{name}" if path else name
+            if len(chain) > DEPTH_LIMIT:
+                raise LayoutError(
+                    top.show(path), f"more than {DEPTH_LIMIT} levels", "a tree of ordinary depth"
+                )
+            chain.append((open_directory(fd, name, cross=False), path, []))
     finally:
-        for fd, _ in stack:
+        for fd, _, _ in chain:
             os.close(fd)
 
 
-@dataclass(frozen=True, slots=True)
-class Print:
+def symlinks(top: Dir) -> Iterator[tuple[str, str]]:
+    """Yield (path, target) of every symbolic link below `top`. Raises OSError, LayoutError."""
+    for fd, path, name, found in _entries(top):
+        if stat.S_ISLNK(found.st_mode):
+            yield f"{path}/{name}" if path else name, os.readlink(name, dir_fd=fd)
+
+
+class Print(msgspec.Struct, frozen=True):
     """What tells one state of an entry from another without reading it."""
 
     mode: int
@@ -150,32 +169,9 @@ class Print:
 
 
 def snapshot(top: Dir) -> Iterator[tuple[str, Print]]:
-    """Yield (path, print) of every entry below `top`. Raises OSError: a change must not go unseen."""
-    stack = [(os.dup(top.fd), "")]
-    try:
-        while stack:
-            fd, path = stack.pop()
-            try:
-                with os.scandir(fd) as entries:
-                    for entry in entries:
-                        below = f"{path}/{entry.name}" if path else entry.name
-                        s = entry.stat(follow_symlinks=False)
-                        yield (
-                            below,
-                            Print(
-                                s.st_mode,
-                                s.st_uid,
-                                s.st_gid,
-                                s.st_size,
-                                s.st_ino,
-                                s.st_mtime_ns,
-                                s.st_ctime_ns,
-                            ),
-                        )
-                        if stat.S_ISDIR(s.st_mode):
-                            stack.append((open_directory(fd, entry.name, cross=False), below))
-            finally:
-                os.close(fd)
-    finally:
-        for fd, _ in stack:
-            os.close(fd)
+    """Yield (path, print) of every entry below `top`. Raises OSError, LayoutError: no change goes unseen."""
+    for _, path, name, s in _entries(top):
+        yield (
+            f"{path}/{name}" if path else name,
+            Print(s.st_mode, s.st_uid, s.st_gid, s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns),
+        )

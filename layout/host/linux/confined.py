@@ -89,7 +89,7 @@ def report(channel: socket.socket, error: LayoutError) -> None:
     """Send an error to the caller's process."""
     kind = "usage" if isinstance(error, UsageError) else "error"
     message = json.dumps(
-        [kind, *(text[:4096] for text in (error.path, error.found, error.expected, error.hint))]
+        [kind, *(text[:1000] for text in (error.path, error.found, error.expected, error.hint))]
     )
     with contextlib.suppress(OSError):  # nobody is left to be told
         channel.send(message.encode())

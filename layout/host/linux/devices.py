@@ -72,8 +72,16 @@ def _node(dir_fd: int, name: str, major: int, minor: int) -> None:
         return
     # In a user namespace nobody may make nodes: show the host's single nodes instead, never its directory.
     os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=dir_fd))
+    show_host_node(dir_fd, name)
+
+
+def show_host_node(dir_fd: int, name: str) -> None:
+    """Mount the host's node `name` on the file of that name. Raises OSError."""
     node = syscalls.open_tree(syscalls.AT_FDCWD, f"/dev/{name}".encode())
     try:
+        # Read-only, or a chmod inside would change the host's own node; data still goes both ways.
+        guard = syscalls.ATTR_RDONLY | syscalls.ATTR_NOSUID | syscalls.ATTR_NOEXEC
+        syscalls.mount_setattr(node, attr_set=guard, propagation=syscalls.MS_PRIVATE)
         syscalls.move_mount(node, dir_fd, name.encode())
     finally:
         os.close(node)

@@ -1,17 +1,22 @@
-"""Who keeps a mount busy: working directories, roots, open files and programs, by mount ID."""
+"""Who keeps a mount or a tree in use: working directories, roots, open files and programs of processes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from layout.core.errors import printable
-from layout.host.linux import syscalls
+import msgspec
+
+from layout.core import mountinfo
+from layout.core.compare import Live, Place, is_below
+from layout.core.errors import LayoutError, printable
+from layout.host.linux import syscalls, table
+
+_LINKS = (("root", "root"), ("cwd", "working directory"), ("exe", "program"))
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True):
     """A process and what it holds."""
 
     pid: int
@@ -32,50 +37,82 @@ def of(target: str) -> list[Holder]:
         wanted = syscalls.statx_mount_id(fd)
     finally:
         os.close(fd)
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            what = _held(name, wanted)
-            if what:
-                found.append(Holder(int(name), _command(name), what))
-    return found
+    return _search(lambda link: _mount_of(link) == wanted, files=True)
 
 
-def below(paths: list[str]) -> list[Holder]:
-    """Return the processes whose root, working directory or open files lie at or below one of the paths.
+def below(paths: list[str], shared: str) -> list[Holder]:
+    """Return the processes whose root, working directory or program lies at or below one of the paths.
 
-    By the names that /proc gives, for processes of any mount namespace: before something is removed, a
-    process that still stands in it is to be found even where the mount is its own.
+    In this mount namespace that is told by name. A jail in a namespace of its own keeps its trees when the
+    host has unmounted them, under other names: there it is told by what is mounted where the process is.
+    `shared` is mroot, the root of every jail: whose a process on it is, the other mounts that it sees tell.
     """
+    live = Live(table.read())
+    places = {place for path in paths if (place := live.place(path)) is not None}
+    root_of_all = live.place(shared)
+    here = _namespace("self")
+    tables: dict[str, Mapping[int, Place]] = {}
+
+    def holds(link: str) -> bool:
+        pid = link.split("/")[2]
+        namespace = _namespace(pid)
+        if namespace == here:
+            name = os.readlink(link)
+            return any(is_below(name, path) for path in paths)
+        if namespace not in tables:
+            tables[namespace] = _places_of(pid)
+        mounted = tables[namespace]
+        found = mounted.get(_mount_of(link))
+        if found is not None and found == root_of_all:
+            return any(_is_one_of(other, places) for other in mounted.values())
+        return found is not None and _is_one_of(found, places)
+
+    return _search(holds, files=False)
+
+
+def _is_one_of(found: Place, places: Iterable[Place]) -> bool:
+    return any(found[0] == dev and is_below(found[1], inside) for dev, inside in places)
+
+
+def _places_of(pid: str) -> Mapping[int, Place]:
+    try:
+        data = table.read_bytes(f"/proc/{pid}/mountinfo")
+    except (LayoutError, OSError):  # it has ended
+        return {}
+    return {mount.mount_id: (mount.dev, mount.root) for mount in mountinfo.parse(data)}
+
+
+def _namespace(pid: str) -> str:
+    return os.readlink(f"/proc/{pid}/ns/mnt")
+
+
+def _search(holds: Callable[[str], bool], *, files: bool) -> list[Holder]:
+    """Ask `holds` about the links in /proc/PID of every process but this one."""
     found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
+    for pid in os.listdir("/proc"):
+        if not pid.isdigit() or int(pid) == os.getpid():
             continue
-        for link in ("root", "cwd", "exe"):
+        for link, what in _links(pid, files=files):
+            # Kernel threads have none of them, and a process may end at any time.
             with contextlib.suppress(OSError):
-                place = os.readlink(f"/proc/{name}/{link}")
-                if any(place == path or place.startswith(path + "/") for path in paths):
-                    found.append(Holder(int(name), _command(name), link))
+                if holds(link):
+                    found.append(Holder(int(pid), _command(pid), what))
                     break
     return found
 
 
-def _held(pid: str, wanted: int) -> str:
-    for link, what in (("cwd", "working directory"), ("root", "root"), ("exe", "program")):
-        if _mount_of(f"/proc/{pid}/{link}") == wanted:
-            return what
-    with contextlib.suppress(OSError):
-        for number in os.listdir(f"/proc/{pid}/fd"):
-            if _mount_of(f"/proc/{pid}/fd/{number}") == wanted:
-                return f"open file {number}"
-    return ""
+def _links(pid: str, *, files: bool) -> Iterator[tuple[str, str]]:
+    for link, what in _LINKS:
+        yield f"/proc/{pid}/{link}", what
+    for directory, what in (("fd", "open file {}"), ("map_files", "mapped file")) if files else ():
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"/proc/{pid}/{directory}"):
+                yield f"/proc/{pid}/{directory}/{name}", what.format(name)
 
 
 def _mount_of(link: str) -> int:
-    try:
-        fd = os.open(link, os.O_PATH | os.O_CLOEXEC)
-    except OSError:
-        return -1
+    """Return the ID of the mount that a link of /proc leads to. Raises OSError."""
+    fd = os.open(link, os.O_PATH | os.O_CLOEXEC)
     try:
         return syscalls.statx_mount_id(fd)
     finally:

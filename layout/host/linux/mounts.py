@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
+from typing import assert_never
 
 from layout.core.errors import LayoutError
 from layout.core.model import Mount
@@ -26,9 +28,14 @@ _FLAGS = {
     "nodev": syscalls.ATTR_NODEV,
     "noexec": syscalls.ATTR_NOEXEC,
     "nosymfollow": syscalls.ATTR_NOSYMFOLLOW,
+    "relatime": 0,
     "noatime": 0x10,
+    "strictatime": 0x20,
     "nodiratime": 0x80,
 }
+_ATIME = 0x70
+"""The bits of MOUNT_ATTR__ATIME: an enumeration, so mount_setattr(2) wants the old value cleared."""
+_ATIME_WORDS = frozenset({"relatime", "noatime", "strictatime"})
 _NOT_FLAGS = frozenset({"bind", "private", "noauto", "nofail", "auto", "defaults"})
 _OLD_FLAGS = {
     "ro": syscalls.MS_RDONLY,
@@ -36,8 +43,10 @@ _OLD_FLAGS = {
     "nodev": syscalls.MS_NODEV,
     "noexec": syscalls.MS_NOEXEC,
     "nosymfollow": syscalls.MS_NOSYMFOLLOW,
-    "noatime": 1024,
-    "nodiratime": 2048,
+    "noatime": 1 << 10,
+    "nodiratime": 1 << 11,
+    "relatime": 1 << 21,
+    "strictatime": 1 << 24,
 }
 
 
@@ -70,15 +79,26 @@ def attributes(options: Iterable[str]) -> tuple[int, list[tuple[str, str]]]:
 class Mounter:
     """Mounts jails below one ROOT. Holds descriptors only; nothing is attached but what was asked for."""
 
-    def __init__(self, root: Dir, submounts: Iterable[str] = (), way: Way = Way.DETACHED) -> None:
-        """`submounts`: mount points below ROOT that sources may lie on, from the live table."""
+    def __init__(
+        self,
+        root: Dir,
+        submounts: Iterable[str] = (),
+        way: Way = Way.DETACHED,
+        *,
+        private: bool = False,
+    ) -> None:
+        """`submounts`: mount points below ROOT that sources may lie on, from the live table.
+
+        `private`: ROOT lies on a private mount, so that what is attached below it is private as well.
+        """
         self.root = root
         self.way = way
-        self.submounts = tuple(submounts)
+        self.private = private
+        self.submounts = frozenset(submounts)
         self._alias = -1
         self._parents: dict[tuple[int, str], int] = {}
-        self._flags: dict[tuple[str, ...], int] = {}
-        self.private = False
+        self._known: dict[tuple[str, bool], int] = {}
+        self._flags: dict[tuple[str, ...], tuple[int, int]] = {}
 
     def __enter__(self) -> Mounter:
         return self
@@ -88,18 +108,12 @@ class Mounter:
 
     def close(self) -> None:
         """Let go of every descriptor."""
-        for fd in self._parents.values():
-            os.close(fd)
-        self._parents.clear()
+        self._drop_parents()
         if self._alias >= 0:
             os.close(self._alias)
             self._alias = -1
 
     # -- where things are ---------------------------------------------------------------------------
-
-    def _below(self, path: str) -> str | None:
-        prefix = self.root.path + "/"
-        return path[len(prefix) :] if path.startswith(prefix) else None
 
     def _start(self, relative: str) -> int:
         """Where a source below ROOT is opened from: the alias, unless a mount is on the way."""
@@ -126,16 +140,29 @@ class Mounter:
 
     def _place(self, path: str, *, source: bool) -> tuple[int, bytes]:
         """Return (directory descriptor, last component) of a path, every component before it real."""
-        relative = self._below(path)
-        if relative is None:
+        head, _, name = path.rpartition("/")
+        fd = self._known.get((head, source))
+        if fd is not None and path not in self.submounts:
+            return fd, os.fsencode(name)
+        prefix = self.root.path + "/"
+        if not path.startswith(prefix):
+            return self._outside(path), b""
+        relative = path[len(prefix) :]
+        start = self._start(relative) if source else self.root.fd
+        fd = self._parent(start, relative.rpartition("/")[0])
+        if path not in self.submounts:
+            self._known[head, source] = fd
+        return fd, os.fsencode(name)
+
+    def _outside(self, path: str) -> int:
+        fd = self._parents.get((-1, path))
+        if fd is None:
             top = os.open("/", PASS)
             try:
-                return open_directory(top, path.strip("/") or "."), b""
+                fd = self._parents[-1, path] = open_directory(top, path.strip("/") or ".")
             finally:
                 os.close(top)
-        start = self._start(relative) if source else self.root.fd
-        head, _, name = relative.rpartition("/")
-        return self._parent(start, head), os.fsencode(name)
+        return fd
 
     # -- one mount, detached ------------------------------------------------------------------------
 
@@ -155,16 +182,23 @@ class Mounter:
             return devices.device_directory(*attributes(mount.options))
         flags = self._flags.get(mount.options)
         if flags is None:
-            flags, parameters = attributes(mount.options)
+            attr_set, parameters = attributes(mount.options)
             if mount.fstype != "none" or parameters:
                 raise LayoutError(
-                    mount.target, f"type {mount.fstype} {mount.options}", "a bind mount or tmpfs"
+                    mount.target, f"type {mount.fstype} {','.join(mount.options)}", "a bind mount or tmpfs"
                 )
-            self._flags[mount.options] = flags
-        dir_fd, name = self._place(mount.source, source=True)
-        fd = syscalls.open_tree(dir_fd, name)
+            attr_clr = 0 if _ATIME_WORDS.isdisjoint(mount.options) else _ATIME
+            flags = self._flags[mount.options] = attr_set, attr_clr
         try:
-            syscalls.mount_setattr(fd, attr_set=flags, propagation=syscalls.MS_PRIVATE)
+            dir_fd, name = self._place(mount.source, source=True)
+            fd = syscalls.open_tree(dir_fd, name)
+        except OSError as error:
+            error.filename = mount.source
+            raise
+        try:
+            if not stat.S_ISDIR(os.fstat(fd).st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), mount.source)
+            syscalls.mount_setattr(fd, attr_set=flags[0], attr_clr=flags[1], propagation=syscalls.MS_PRIVATE)
         except BaseException:
             os.close(fd)
             raise
@@ -187,6 +221,8 @@ class Mounter:
                         self._attach_in_steps(table)
                     case Way.CLASSIC:
                         self._attach_classic(table)
+                    case _:
+                        assert_never(way)
             except OSError as error:
                 failed = error
             else:
@@ -210,7 +246,7 @@ class Mounter:
             for mount in table[1:]:
                 fd = self._detached(mount)
                 try:
-                    syscalls.move_mount(fd, top, os.fsencode(mount.target[prefix:]))
+                    _attach_inside(fd, top, mount, mount.target[prefix:])
                 finally:
                     os.close(fd)
         except BaseException:
@@ -218,11 +254,18 @@ class Mounter:
             raise
         return top
 
+    def _move(self, fd: int, mount: Mount) -> None:
+        """Attach the detached `fd` at the mount point of `mount`."""
+        try:
+            _attach_at(fd, *self._place(mount.target, source=False))
+        except OSError as error:
+            error.filename = mount.target
+            raise
+
     def _attach_detached(self, table: Sequence[Mount]) -> None:
         top = self.assemble(table)
         try:
-            dir_fd, name = self._place(table[0].target, source=False)
-            syscalls.move_mount(top, dir_fd, name)
+            self._move(top, table[0])
             if not self.private:
                 # Attaching below a shared mount shares it again, so once more, and for all of it.
                 syscalls.mount_setattr(top, propagation=syscalls.MS_PRIVATE, recursive=True)
@@ -235,8 +278,7 @@ class Mounter:
             for mount in table:
                 fd = self._detached(mount)
                 try:
-                    dir_fd, name = self._place(mount.target, source=False)
-                    syscalls.move_mount(fd, dir_fd, name)
+                    self._move(fd, mount)
                     done.append(mount)
                     syscalls.mount_setattr(fd, propagation=syscalls.MS_PRIVATE)
                 finally:
@@ -249,46 +291,79 @@ class Mounter:
     def _attach_classic(self, table: Sequence[Mount]) -> None:
         """Bind, remount and make private below .layout, where nobody looks, then move to the target."""
         done: list[Mount] = []
-        try:
-            for mount in table:
-                self._classic_one(mount)
-                done.append(mount)
-                self._drop_parents()
-        except BaseException:
-            self._undo(done)
-            raise
+        with self._stage() as stage:
+            try:
+                for mount in table:
+                    self._classic_one(mount, stage)
+                    done.append(mount)
+                    self._drop_parents()
+            except BaseException:
+                self._undo(done)
+                raise
 
-    def _classic_one(self, mount: Mount) -> None:
-        flags, _ = attributes(mount.options)
-        old = sum(_OLD_FLAGS[word] for word in mount.options if word in _OLD_FLAGS)
+    @contextlib.contextmanager
+    def _stage(self) -> Iterator[bytes]:
+        """A private mount in layout's own directory: MS_MOVE refuses what lies on a shared one."""
         with contextlib.suppress(FileExistsError):
             self.root.make_dir(".layout/stage", 0o700)
         stage = os.fsencode(f"{self.root.path}/.layout/stage")
-        source, target = os.fsencode(mount.source), os.fsencode(mount.target)
+        with contextlib.suppress(OSError):  # EINVAL: a crash left nothing there
+            while True:
+                syscalls.umount(stage)
+        syscalls.mount(stage, stage, None, syscalls.MS_BIND)
+        try:
+            syscalls.mount(b"none", stage, None, syscalls.MS_PRIVATE)
+            yield stage
+        finally:
+            syscalls.umount(stage)
+
+    def _classic_one(self, mount: Mount, stage: bytes) -> None:
+        flags = sum(_OLD_FLAGS[word] for word in mount.options if word in _OLD_FLAGS)
+        _, parameters = attributes(mount.options)
         if mount.fstype == "tmpfs":
-            data = ",".join(f"{key}={value}" for key, value in attributes(mount.options)[1])
-            syscalls.mount(b"tmpfs", stage, b"tmpfs", old, os.fsencode(data))
+            data = ",".join(f"{key}={value}" for key, value in parameters)
+            syscalls.mount(b"tmpfs", stage, b"tmpfs", flags, os.fsencode(data))
         else:
-            syscalls.mount(source, stage, None, syscalls.MS_BIND)
+            with self._named(mount.source, source=True) as source:
+                syscalls.mount(source, stage, None, syscalls.MS_BIND)
         try:
             syscalls.mount(b"none", stage, None, syscalls.MS_PRIVATE)
             if mount.fstype == "tmpfs":
                 with self.root.open(".layout/stage") as made:
                     devices.fill(made.fd)
             elif flags:
-                syscalls.mount(b"none", stage, None, syscalls.MS_REMOUNT | syscalls.MS_BIND | old)
-            syscalls.mount(stage, target, None, syscalls.MS_MOVE)
-            syscalls.mount(b"none", target, None, syscalls.MS_PRIVATE)
+                syscalls.mount(b"none", stage, None, syscalls.MS_REMOUNT | syscalls.MS_BIND | flags)
+            with self._named(mount.target, source=False) as target:
+                syscalls.mount(stage, target, None, syscalls.MS_MOVE)
         except BaseException:
             with contextlib.suppress(OSError):
                 syscalls.umount(stage)
             raise
+        if not self.private:
+            self._drop_parents()
+            with self._named(mount.target, source=False) as target:
+                syscalls.mount(b"none", target, None, syscalls.MS_PRIVATE)
+
+    @contextlib.contextmanager
+    def _named(self, path: str, *, source: bool) -> Iterator[bytes]:
+        """A name for mount(2), which knows no descriptors, that leads where the walk to `path` led."""
+        try:
+            dir_fd, name = self._place(path, source=source)
+            fd = open_directory(dir_fd, os.fsdecode(name) or ".")
+        except OSError as error:
+            error.filename = path
+            raise
+        try:
+            yield f"/proc/self/fd/{fd}".encode()
+        finally:
+            os.close(fd)
 
     def _drop_parents(self) -> None:
         """Directories below a target look different once it is mounted: open them anew."""
         for fd in self._parents.values():
             os.close(fd)
         self._parents.clear()
+        self._known.clear()
 
     def _undo(self, done: Sequence[Mount]) -> None:
         self._drop_parents()
@@ -296,19 +371,41 @@ class Mounter:
             syscalls.umount(os.fsencode(mount.target))
 
 
+def _attach_inside(fd: int, top: int, mount: Mount, path: str) -> None:
+    """Attach `fd` at `path` below the detached `top`; no component may be a link: t may be one of them."""
+    head, _, name = path.rpartition("/")
+    try:
+        if not head:
+            _attach_at(fd, top, os.fsencode(name))
+            return
+        parent = open_directory(top, head)
+        try:
+            _attach_at(fd, parent, os.fsencode(name))
+        finally:
+            os.close(parent)
+    except OSError as error:
+        error.filename = mount.target
+        raise
+
+
+def _attach_at(fd: int, dir_fd: int, name: bytes) -> None:
+    try:
+        syscalls.move_mount(fd, dir_fd, name)
+    except OSError as error:
+        # EINVAL for a link that is not followed would look like a kernel that cannot do this.
+        if error.errno == errno.EINVAL and name:
+            found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            if not stat.S_ISDIR(found.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name) from None
+        raise
+
+
 def _explain(error: OSError, table: Sequence[Mount]) -> LayoutError:
-    where = table[0].target
-    if error.filename:
-        name = os.fsdecode(error.filename)
-        where = next((m.target for m in table if m.target.endswith("/" + name)), where)
+    paths = {path for mount in table for path in (mount.source, mount.target)}
+    where = error.filename if error.filename in paths else table[0].target
     match error.errno:
         case errno.ENOENT:
-            return LayoutError(
-                where,
-                "no source or no mount point",
-                "both to exist",
-                "run layout init again: it makes what is missing",
-            )
+            return LayoutError(where, "nothing", "a directory", "layout init makes what is missing")
         case errno.EPERM | errno.EACCES:
             return LayoutError(where, "no permission to mount", "root with CAP_SYS_ADMIN", "run it as root")
         case errno.ELOOP | errno.ENOTDIR:
@@ -326,28 +423,56 @@ def _explain(error: OSError, table: Sequence[Mount]) -> LayoutError:
             return LayoutError(where, error.strerror or str(error), "a mount")
 
 
-def make_private_root(root: Dir) -> None:
+def make_private_root(root: Dir, *, recursive: bool) -> None:
     """Bind ROOT on itself and make that private, so that no jail's mount is ever propagated anywhere.
 
-    Raises LayoutError, OSError. The caller opens ROOT anew afterwards: `root` still names what is below.
+    `recursive`: with the file systems that are mounted below ROOT, which would else be hidden. Raises
+    LayoutError, OSError. The caller opens ROOT anew afterwards: `root` still names what is below.
     """
     path = os.fsencode(root.path)
     try:
-        fd = syscalls.open_tree(root.fd, b"")
+        fd = syscalls.open_tree(
+            root.fd, b"", syscalls.CLONE_TREE | (syscalls.AT_RECURSIVE if recursive else 0)
+        )
     except OSError as error:
         if error.errno != errno.ENOSYS:
             raise LayoutError(
                 root.path, error.strerror or "an error", "to mount here", "run it as root"
             ) from None
-        syscalls.mount(path, path, None, syscalls.MS_BIND)
-        syscalls.mount(b"none", path, None, syscalls.MS_PRIVATE)
+        more = syscalls.MS_REC if recursive else 0
+        syscalls.mount(path, path, None, syscalls.MS_BIND | more)
+        syscalls.mount(b"none", path, None, syscalls.MS_PRIVATE | more)
         return
     try:
-        syscalls.mount_setattr(fd, propagation=syscalls.MS_PRIVATE)
+        syscalls.mount_setattr(fd, propagation=syscalls.MS_PRIVATE, recursive=recursive)
         syscalls.move_mount(fd, root.fd, b"")
-        syscalls.mount_setattr(fd, propagation=syscalls.MS_PRIVATE)
+        syscalls.mount_setattr(fd, propagation=syscalls.MS_PRIVATE, recursive=recursive)
     finally:
         os.close(fd)
+
+
+def unmount_all(targets: Sequence[str]) -> None:
+    """Unmount all of these mount points in this order, or none of them.
+
+    Raises OSError for the one that could not be; the others have been attached again then.
+    """
+    if len(targets) == 1:
+        unmount(targets[0])
+        return
+    kept: list[tuple[str, int]] = []
+    try:
+        for target in targets:
+            kept.append((target, syscalls.open_tree(syscalls.AT_FDCWD, os.fsencode(target))))
+        for done, target in enumerate(targets):
+            try:
+                unmount(target)
+            except OSError:
+                for again, fd in reversed(kept[:done]):
+                    syscalls.move_mount(fd, syscalls.AT_FDCWD, os.fsencode(again))
+                raise
+    finally:
+        for _, fd in kept:
+            os.close(fd)
 
 
 def unmount(target: str) -> None:

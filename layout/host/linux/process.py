@@ -29,7 +29,6 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
-_PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_IS_SET = 1
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
@@ -113,11 +112,6 @@ def has_ended(pidfd: int) -> bool:
 def forbid_inspection() -> None:
     """Close this process's memory, environment and descriptors to ptrace(2) and /proc (PR_SET_DUMPABLE 0)."""
     prctl(_PR_SET_DUMPABLE, 0)
-
-
-def forbid_new_privileges() -> None:
-    """Let no execve(2) from here on give a privilege: setuid bits and file capabilities are ignored."""
-    prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def set_name(name: bytes) -> None:

@@ -7,22 +7,26 @@ directory, with CHOWN, DAC_OVERRIDE, FOWNER, FSETID and SETFCAP. The parent look
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import time
 from collections.abc import Callable
 from functools import partial
 
 from layout.core.errors import UsageError
+from layout.core.mtree import ManifestEntry, parse_manifest
 from layout.host.unpack import children, confine
 from layout.host.unpack.decompress import Compression, detect, prepare, pump
 from layout.host.unpack.extract import Extractor
-from layout.host.unpack.manifest import ManifestEntry, parse_manifest
 from layout.host.unpack.report import Done, Privileged, Unpacked
 from layout.host.unpack.tarstream import MAX_BYTES, MAX_ENTRIES, TarReader
 
 __all__ = ["MAX_BYTES", "MAX_ENTRIES", "ManifestEntry", "Privileged", "Unpacked", "parse_manifest", "unpack"]
 
 _KEEP = (confine.CHOWN, confine.DAC_OVERRIDE, confine.FOWNER, confine.FSETID, confine.SETFCAP)
+_FAST = (Compression.NONE, Compression.ZSTD)
+"""Others are slower than hashing: a thread would take the processor from them."""
 _INTERVAL = 0.1
 
 
@@ -38,19 +42,20 @@ def unpack(
 ) -> Unpacked:
     """Unpack the archive into the empty directory `staging_fd` and write its manifest to `manifest_fd`.
 
-    `archive_fd` is a regular file, read from its start; its offset moves. `archive_path` names it in errors.
-    The manifest is mtree(5), in the archive's order, complete only when this returns; whoever passed the
-    descriptors makes them durable, and removes the staging directory after an error. `progress` gets bytes of the
-    archive consumed and in all, at most ten times a second. `max_bytes` bounds the decompressed archive.
+    `archive_fd` is a regular file, read from its start; its offset moves. `archive_path` names it in
+    errors. The manifest is mtree(5), in the archive's order, complete only when this returns; whoever
+    passed the descriptors makes them durable, and removes the staging directory after an error. `progress`
+    gets bytes of the archive consumed and in all, at most ten times a second. `max_bytes` bounds the
+    decompressed archive.
 
-    Kept: numeric owners, modes with setuid bits, times, extended attributes, symbolic and hard links. An owner
-    that the user namespace does not map becomes 0:0 without setuid. Left out and counted: devices, FIFOs, ACLs,
-    file flags, attributes that could not be set. A later entry for a path replaces the earlier, unless one of
-    them is a directory and the other is not. Call it as root, of the host or of a user namespace
-    (user_namespaces(7)), from a process with one thread.
+    Kept: numeric owners, modes with setuid bits, times, extended attributes, symbolic and hard links. An
+    owner that the user namespace does not map becomes 0:0 without setuid. Left out and counted: devices,
+    FIFOs, ACLs, file flags, attributes that could not be set. A later entry for a path replaces the
+    earlier, unless one of them is a directory and the other is not. Call it as root, of the host or of a
+    user namespace (user_namespaces(7)), from a process with one thread.
 
-    Raise UsageError when the input is no archive; LayoutError, with the entry's name where one is to blame, when
-    it is truncated, damaged, hostile or too big, when writing failed, or when a child died.
+    Raise UsageError when the input is no archive; LayoutError, with the entry's name where one is to blame,
+    when it is truncated, damaged, hostile or too big, when writing failed, or when a child died.
     """
     total = os.fstat(archive_fd).st_size
     try:
@@ -67,6 +72,9 @@ def unpack(
             engine = prepare(compression)
             pipe = os.pipe()
             stream, sink = pipe
+            if hasattr(fcntl, "F_SETPIPE_SZ"):
+                with contextlib.suppress(OSError):  # beyond fs.pipe-user-pages-soft: slower, no more
+                    fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, 1 << 20)
 
             def decompress() -> Done:
                 pump(archive_fd, sink, compression, engine)
@@ -80,7 +88,7 @@ def unpack(
         def extract() -> Done:
             read = partial(_readinto, stream)
             reader = TarReader(read, max_bytes=max_bytes, max_entries=max_entries)
-            return Extractor(reader).run(manifest_fd)
+            return Extractor(reader, thread=compression in _FAST).run(manifest_fd)
 
         def inside(send: int) -> None:
             keep = (stream, manifest_fd, send)

@@ -54,7 +54,7 @@ class Child:
 
 
 def fork(task: str, confined: Callable[[int], None], work: Callable[[], Done], children: list[Child]) -> None:
-    """Fork a child, add it to children: it runs `confined` with its message pipe, then `work`, reports, exits."""
+    """Fork a child, add it to children: it runs `confined` with its pipe, then `work`, and reports."""
     receive, send = os.pipe()
     # No Ctrl-C between the fork and the note of it: the child would be lost.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -132,7 +132,7 @@ def watch(children: list[Child], tick: Callable[[], None] | None) -> None:
 
 
 def outcome(children: list[Child], archive_path: str) -> Done:
-    """Return what the last child did, or raise what failed first: the decompressor, unless it only lost its reader."""
+    """Return what the last child did, or raise what failed first: not a decompressor that lost its reader."""
     done = Done()
     echo: Failed | None = None
     for child in children:

@@ -53,10 +53,11 @@ def confine(
 ) -> None:
     """Confine this process for good; it must be a child that was forked for one piece of work.
 
-    `root_fd` is the directory that becomes its root. `keep` are the descriptors it keeps besides 0, 1 and 2,
-    which become /dev/null. `capabilities` are the only ones left. `parent` is the process without which it must
-    not live on. `nobody` gives up user 0 where the user namespace maps another. `files` is the limit of its
-    descriptors. Raise OSError when a step that everything rests on fails: chroot, capset, no_new_privs.
+    `root_fd` is the directory that becomes its root. `keep` are the descriptors it keeps besides 0, 1 and
+    2, which become /dev/null. `capabilities` are the only ones left. `parent` is the process without which
+    it must not live on. `nobody` gives up user 0 where the user namespace maps another. `files` is the
+    limit of its descriptors. Raise OSError when a step that everything rests on fails: chroot, capset,
+    no_new_privs.
     """
     # Ctrl-C reaches the whole process group: the parent decides, and kills us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

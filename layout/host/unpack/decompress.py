@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import bz2
-import contextlib
 import lzma
 import os
 import zlib
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from layout.core.errors import UsageError
 from layout.host.unpack.report import ArchiveError
@@ -78,7 +77,7 @@ def detect(fd: int, path: str) -> Compression:
 
 
 def prepare(compression: Compression) -> Callable[[], _Engine]:
-    """Import what the compression needs while there is something to import from; return a maker of engines."""
+    """Import what the compression needs, before the root is changed; return a maker of engines."""
     match compression:
         case Compression.GZIP:
             return _Gzip
@@ -96,6 +95,8 @@ def prepare(compression: Compression) -> Callable[[], _Engine]:
             return zstd
         case Compression.NONE:
             raise ValueError("nothing to decompress")
+        case _:
+            assert_never(compression)
 
 
 def pump(source: int, sink: int, compression: Compression, engine: Callable[[], _Engine]) -> None:
@@ -104,10 +105,6 @@ def pump(source: int, sink: int, compression: Compression, engine: Callable[[], 
     Raise ArchiveError for damaged or truncated data and for anything but padding between and behind streams,
     BrokenPipeError when the reader is gone.
     """
-    with contextlib.suppress(OSError, AttributeError, ImportError):
-        from fcntl import F_SETPIPE_SZ, fcntl
-
-        fcntl(sink, F_SETPIPE_SZ, 1 << 20)
     for data in _decompressed(source, compression, engine):
         view = memoryview(data)
         while view:

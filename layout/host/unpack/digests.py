@@ -18,28 +18,31 @@ if TYPE_CHECKING:
 
 __all__ = ["Aside", "Stream"]
 
-_WAITING = 24  # pieces, of at most 2 MiB, that may wait for the thread
+_WAITING = 32  # pieces, of at most 2 MiB, that may wait for the thread
 
 
 class Stream:
-    """One big file's hash, fed piece by piece."""
+    """One big file's hash, fed piece by piece: all by the thread, or all here."""
 
-    def __init__(self, aside: Aside) -> None:
+    def __init__(self, aside: Aside | None) -> None:
         self._aside = aside
         self.hash = sha256()
 
     def update(self, piece: memoryview) -> None:
         """Hash a piece, now or soon; the memoryview may change afterwards."""
-        self._aside.put(self.hash, piece)
+        if self._aside is None:
+            self.hash.update(piece)
+        else:
+            self._aside.put(self.hash, piece)
 
 
 class Aside:
     """The thread and its queue; every hash given out is complete once the block is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, thread: bool) -> None:
         self._queue: SimpleQueue[tuple[_Hash, bytes] | None] = SimpleQueue()
         self._room = Semaphore(_WAITING)
-        self._thread = Thread(target=self._work, daemon=True) if _processors() > 1 else None
+        self._thread = Thread(target=self._work, daemon=True) if thread and _processors() > 1 else None
 
     def __enter__(self) -> Self:
         if self._thread is not None:
@@ -63,14 +66,11 @@ class Aside:
         return digest
 
     def stream(self) -> Stream:
-        """Begin a file that comes in pieces."""
-        return Stream(self)
+        """Begin a file that comes in pieces: for the thread, unless it has enough to do."""
+        return Stream(None if self._thread is None or self._queue.qsize() > _WAITING // 2 else self)
 
     def put(self, digest: _Hash, piece: memoryview) -> None:
         """Add a piece to a stream; wait while too many are waiting, for their order counts."""
-        if self._thread is None:
-            digest.update(piece)
-            return
         self._room.acquire()
         self._queue.put((digest, bytes(piece)))
 

@@ -1,7 +1,7 @@
-"""Write an archive's entries below the root of a confined child: by descriptor, never through a symbolic link.
+"""Write an archive's entries below the root of a confined child: by descriptor, never through a symlink.
 
-The staging directory must be empty and nobody else's: then everything below it came from this archive, and what
-is known of it here is so on disk. O_NOFOLLOW stays all the same. Sources: openat(2), linkat(2), xattr(7).
+The staging directory must be empty and nobody else's: then all that is below it came from this archive, and
+what is known of it here is so on disk. O_NOFOLLOW stays all the same. Sources: openat(2), link(2), xattr(7).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Literal
 
 from layout.core.errors import LayoutError
+from layout.core.mtree import HARDLINK, HEADER, encode_name, encode_path
 from layout.host.unpack.chain import Chain
 from layout.host.unpack.digests import Aside
-from layout.host.unpack.manifest import HARDLINK, HEADER, encode_name
 from layout.host.unpack.report import ArchiveError, Done
 from layout.host.unpack.tarstream import Entry, TarReader
 
@@ -28,7 +28,7 @@ __all__ = ["Extractor"]
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CAPABILITY = b"security.capability"
 _DIRECTORY = b""  # in Extractor._lines, until the end tells its mode and owner
-_ASIDE = 1 << 15  # files from this size on are worth handing to the hashing thread
+_ASIDE = 1 << 13  # files from this size on are worth handing to the hashing thread
 
 
 class _Metadata:
@@ -47,11 +47,13 @@ class _Metadata:
 class Extractor:
     """One run over one archive, in a process whose root is the staging directory and whose umask is 0."""
 
-    def __init__(self, reader: TarReader) -> None:
+    def __init__(self, reader: TarReader, *, thread: bool) -> None:
+        """`thread` is for an archive that comes in faster than one processor hashes."""
         self._reader = reader
+        self._thread = thread
         self._dirs: dict[bytes, _Metadata] = {b".": _Metadata()}
-        # Everything made, in the archive's order: the path, and its manifest line without the name. A hash that
-        # still runs stands for its digest.
+        # Everything made, in the archive's order: the path, and its manifest line without the name. A hash
+        # that still runs stands for its digest.
         self._lines: dict[bytes, bytes | tuple[bytes, _Hash]] = {b".": _DIRECTORY}
         self._hardlinks: dict[bytes, tuple[bytes, int]] = {}
         self._replaced: Counter[bytes] = Counter()
@@ -68,7 +70,7 @@ class Extractor:
             self._chain = Chain(self._implied)
             self._sources = Chain(None)  # hard links lead elsewhere: they must not disturb the current path
             self._prepare_root()
-            with Aside() as self._aside:
+            with Aside(thread=self._thread) as self._aside:
                 for entry in self._reader.entries():
                     current = entry.path
                     self._entries += 1
@@ -153,7 +155,7 @@ class Extractor:
         return stream.hash
 
     def _attributes(self, fd: int, entry: Entry | _Metadata, *, path: bytes = b"") -> tuple[int, int, int]:
-        """Set owner, then mode, then extended attributes: each takes from the later. Return what came of it."""
+        """Set owner, then mode, then attributes: each change undoes later ones. Return what came of it."""
         mode, uid, gid = entry.mode, entry.uid, entry.gid
         if uid or gid:
             uid, gid, lost = self._chown(fd, uid, gid)
@@ -285,11 +287,11 @@ class Extractor:
     def _write_manifest(self, fd: int) -> None:
         out = [HEADER]
         for path, line in self._lines.items():
-            name = b"." if path == b"." else b"./" + encode_name(path)
+            name = b"." if path == b"." else b"./" + encode_path(path)
             if path in self._hardlinks:
                 target, generation = self._hardlinks[path]
                 if self._replaced[target] == generation:
-                    out.append(HARDLINK + name + b" ./" + encode_name(target) + b"\n")
+                    out.append(HARDLINK + name + b" ./" + encode_path(target) + b"\n")
             digest = b"" if isinstance(line, bytes) else line[1].hexdigest().encode()
             out.append(name + (line if isinstance(line, bytes) else line[0]) + digest + b"\n")
             if len(out) >= 8192:

@@ -43,7 +43,7 @@ class Attributes:
 
 
 def parse_records(data: bytes, entry: bytes) -> Records:
-    """Split `LENGTH KEY=VALUE\\n` records; the last one for a key wins. Raise ArchiveError for anything else."""
+    """Split `LENGTH KEY=VALUE\\n` records; the last for a key wins. Raise ArchiveError for anything else."""
     records: Records = {}
     position = 0
     end = len(data)
@@ -118,6 +118,9 @@ def _vendor(key: bytes, value: bytes, into: Attributes, entry: bytes) -> None:
 def _xattr(name: bytes, value: bytes, into: Attributes, entry: bytes) -> None:
     if not name or b"\0" in name or len(name) > _XATTR_NAME_MAX or len(value) > _XATTR_MAX:
         raise _broken(entry, f"the extended attribute {name[:40]!r} of {len(value)} bytes")
+    if name.startswith(b"system.posix_acl_"):
+        into.acls = True  # would change the mode behind everybody's back
+        return
     into.xattrs[name] = value
 
 

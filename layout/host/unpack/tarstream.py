@@ -13,6 +13,7 @@ from zlib import adler32
 
 import msgspec
 
+from layout.host.unpack.fields import Fields
 from layout.host.unpack.names import clean_name, climbs
 from layout.host.unpack.pax import Attributes, Records, apply_records, entry_name, parse_records, sparse
 from layout.host.unpack.report import ArchiveError, NotAnArchive
@@ -30,7 +31,6 @@ _NAME_MAX = 4095
 _ID_MAX = (1 << 32) - 2  # 2^32-1 is chown(2)'s "leave it"
 _BLOCK = 512
 _ZERO_SUM = bytes(8)
-_REMEMBERED = 4096  # numbers and owners, as written: most entries repeat them
 
 #                        name mode+uid+gid size mtime sum type linkname magic, names and devices, prefix
 _HEADER = struct.Struct("100s 24s 12s 12s 8s c 100s 6s 82x 155s 12x")
@@ -56,7 +56,7 @@ class Entry(msgspec.Struct, gc=False):
     """One member of an archive, names checked and cleaned."""
 
     path: bytes
-    """Without "./" in front; b"." is the root. At most 256 components, each at most 255 bytes, none is ".."."""
+    """Without "./" in front; b"." is the root. At most 256 components of at most 255 bytes, none is ".."."""
     kind: Kind
     mode: int
     """Permission bits, 07777."""
@@ -76,9 +76,10 @@ class TarReader:
     """Iterate over the entries of an archive; the content of a file is read between two steps.
 
     `readinto` fills a memoryview from its start and returns how many bytes it got, 0 at the end, as
-    io.RawIOBase.readinto. `max_bytes` bounds the archive as it is read, headers and padding included, and is
-    checked before an entry is handed out. Everything that is wrong raises ArchiveError, or NotAnArchive for a
-    first block that is no header; so does an archive without its end marker, or with more than zeros after it.
+    io.RawIOBase.readinto. `max_bytes` bounds the archive as it is read, headers and padding included, and
+    is checked before an entry is handed out. Everything that is wrong raises ArchiveError, or NotAnArchive
+    for a first block that is no header; so does an archive without its end marker, or with more than zeros
+    after it.
     """
 
     def __init__(
@@ -99,11 +100,10 @@ class TarReader:
         self._padding = 0
         self._entry = b""
         self._global: Records = {}
-        self._numbers: dict[bytes, int] = {}
-        self._owners: dict[bytes, tuple[int, int, int]] = {}
+        self._fields = Fields(self._broken)
 
     def content(self) -> memoryview | None:
-        """The whole content of the current file, valid until the next step; None when it is big: use chunks()."""
+        """The whole content of the current file, valid until the next step; None when big: use chunks()."""
         padded = self._left
         if padded > _WHOLE:
             return None
@@ -129,8 +129,9 @@ class TarReader:
         """Yield every entry up to the end marker, then make sure that nothing but zeros follows."""
         view = self._view
         unpack = _HEADER.unpack_from
-        number = self._number
-        known = self._numbers.get
+        number = self._fields.number
+        known = self._fields.numbers.get
+        owners = self._fields.owners.get
         own: Records | None = None
         long_name = long_link = None
         count = 0
@@ -145,7 +146,7 @@ class TarReader:
             self._pos = pos + _BLOCK
             block = bytes(view[pos : pos + _BLOCK])
             name, owner, size_, mtime_, sum_, flag, link, magic, prefix = unpack(block)
-            # adler32's low half is 1 + the sum of the bytes modulo 65521, exact for 256 of them; sum() is slow.
+            # adler32's low half is 1 + the sum of the bytes modulo 65521, exact for 256; sum() is slow.
             # The field itself counts as 8 spaces, which are 256 together.
             total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) + 254 - sum(sum_)
             if total == 256 and sum_ == _ZERO_SUM:
@@ -159,7 +160,7 @@ class TarReader:
                 name = prefix.partition(b"\0")[0] + b"/" + name
             self._entry = long_name or name
             # As nearly everybody writes it; else as a number.
-            if sum_ != b"%06o\0 " % total and not self._sums_up(sum_, total):
+            if sum_ != b"%06o\0 " % total and not self._fields.matches(sum_, total):
                 if first and magic[:5] != b"ustar":
                     raise NotAnArchive("", "no tar header in the first 512 bytes", "a tar archive")
                 self._entry = b""
@@ -200,9 +201,9 @@ class TarReader:
             if mtime is None:
                 mtime = number(mtime_)
             mtime *= 1_000_000_000
-            ids = self._owners.get(owner)
+            ids = owners(owner)
             if ids is None:
-                ids = self._owner(owner)
+                ids = self._fields.owner(owner)
             mode, uid, gid = ids
             link = long_link if long_link is not None else link.partition(b"\0")[0]
             if long_name is not None:
@@ -306,43 +307,6 @@ class TarReader:
             self._end = self._readinto(self._view)
             if not self._end:
                 return
-
-    def _sums_up(self, field: bytes, total: int) -> bool:
-        try:
-            return self._number(field) == total
-        except ArchiveError:
-            return False
-
-    def _owner(self, field: bytes) -> tuple[int, int, int]:
-        """Mode, user and group: few combinations in one archive."""
-        if len(self._owners) > _REMEMBERED:
-            self._owners.clear()
-        ids = self._number(field[:8]) & 0o7777, self._number(field[8:16]), self._number(field[16:])
-        self._owners[field] = ids
-        return ids
-
-    def _number(self, field: bytes) -> int:
-        """A number field: octal digits between spaces and NULs, or base 256 (GNU, star)."""
-        known = self._numbers.get(field)
-        if known is not None:
-            return known
-        if field[0] & 0x80:
-            value = int.from_bytes(field, "big", signed=False) & ((1 << (8 * len(field) - 1)) - 1)
-            if field[0] & 0x40:
-                value -= 1 << (8 * len(field) - 1)
-        else:
-            digits = field.partition(b"\0")[0].strip(b" ")
-            # Not int() alone: it takes signs, underscores and 0o.
-            if digits and not digits.isdigit():
-                raise self._broken(f"a header with the number {digits!r}")
-            try:
-                value = int(digits or b"0", 8)
-            except ValueError:
-                raise self._broken(f"a header with the number {digits!r}") from None
-        if len(self._numbers) > _REMEMBERED:
-            self._numbers.clear()
-        self._numbers[field] = value
-        return value
 
     def _header_data(self, flag: bytes, size: int) -> bytes:
         """The content of an extended header, with its padding passed over."""

@@ -1,0 +1,392 @@
+"""Ways to break a layout of two jails, `a` and `b`, each with what verify has to say about it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from yard import Yard, mount, umount
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+ROWS: list[object] = []
+
+
+def row(who: str, code: str, *, severity: str = "error", quick: bool = True, only: bool = True):
+    """Add a sabotage: whose finding it is, its code, whether --quick finds it, whether it is the only one."""
+
+    def add(sabotage: Callable[[Yard], None]) -> Callable[[Yard], None]:
+        label = sabotage.__name__.strip("_")
+        ROWS.append(pytest.param(sabotage, who, code, severity, quick, only, id=label))
+        return sabotage
+
+    return add
+
+
+def write(path: Path, text: str = "x", mode: int = 0o644) -> Path:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+    return path
+
+
+def move_aside(path: Path) -> None:
+    """Out of the way, on the same mount."""
+    yard_root = next(parent for parent in path.parents if parent.name == "jails")
+    path.rename(yard_root / "aside")
+
+
+@row("a", "S2-options")
+def _root_remounted_rw(yard: Yard) -> None:
+    mount("-o", "remount,bind,rw,nosuid,nodev", yard.root / "j/a")
+
+
+@row("a", "S2-options")
+def _s_remounted_rw(yard: Yard) -> None:
+    mount("-o", "remount,bind,rw,nosuid,nodev", yard.root / "j/a/s")
+
+
+@row("a", "S2-options")
+def _t_remounted_ro(yard: Yard) -> None:
+    mount("-o", "remount,bind,ro,nosuid,nodev,noexec", yard.root / "j/a/t")
+
+
+@row("a", "S2-options")
+def _root_without_nosuid(yard: Yard) -> None:
+    mount("-o", "remount,bind,ro,suid,nodev", yard.root / "j/a")
+
+
+@row("a", "S2-options")
+def _t_without_nodev(yard: Yard) -> None:
+    mount("-o", "remount,bind,rw,nosuid,dev,noexec", yard.root / "j/a/t")
+
+
+@row("a", "S2-options")
+def _t_without_noexec(yard: Yard) -> None:
+    mount("-o", "remount,bind,rw,nosuid,nodev,exec", yard.root / "j/a/t")
+
+
+@row("a", "S1-stacked", only=False)
+def _tmpfs_over_s(yard: Yard) -> None:
+    mount("-t", "tmpfs", "-o", "ro,nosuid,nodev", "none", yard.root / "j/a/s")
+
+
+@row("a", "S1-source", only=False)
+def _other_tree_over_root(yard: Yard) -> None:
+    mount("--bind", "-o", "ro,nosuid,nodev", yard.root / "skel", yard.root / "j/a")
+
+
+@row("a", "S1-stacked")
+def _same_mount_twice(yard: Yard) -> None:
+    mount("--bind", "-o", "rw,nosuid,nodev,noexec", yard.root / "t/a", yard.root / "j/a/t")
+
+
+@row("a", "S1-source")
+def _t_of_another_jail(yard: Yard) -> None:
+    umount(yard.root / "j/a/t")
+    mount("--bind", "-o", "rw,nosuid,nodev,noexec", yard.root / "t/b", yard.root / "j/a/t")
+
+
+@row("a", "S1-source")
+def _source_replaced(yard: Yard) -> None:
+    move_aside(yard.root / "t/a")
+    subprocess.run(["cp", "-a", yard.root / "skel/t", yard.root / "t/a"], check=True)
+
+
+@row("a", "S1-extra")
+def _extra_mount_inside(yard: Yard) -> None:
+    mount("-t", "tmpfs", "none", yard.root / "j/a/t/tmp")
+
+
+@row("a", "S1-missing")
+def _s_unmounted(yard: Yard) -> None:
+    umount(yard.root / "j/a/s")
+
+
+@row("a", "S1-missing")
+def _t_unmounted(yard: Yard) -> None:
+    umount(yard.root / "j/a/t")
+
+
+@row("a", "S1-unmounted")
+def _whole_jail_unmounted(yard: Yard) -> None:
+    yard.ok("umount", "a")
+
+
+@row("a", "S1-unmounted", only=False)
+def _everything_hidden(yard: Yard) -> None:
+    mount("--bind", yard.root, yard.root)
+
+
+@row("a", "S2-propagation")
+def _shared(yard: Yard) -> None:
+    mount("--make-shared", yard.root / "j/a")
+
+
+@row("host", "S1-stray", only=False)
+def _mount_in_mroot(yard: Yard) -> None:
+    mount("-t", "tmpfs", "none", yard.root / "j/mroot/usr/bin")
+
+
+@row("host", "S1-stray", only=False)
+def _mount_of_no_jail(yard: Yard) -> None:
+    (yard.root / "j/x").mkdir()
+    mount("-t", "tmpfs", "none", yard.root / "j/x")
+
+
+@row("a", "S3-view")
+def _writable_view_mounted(yard: Yard) -> None:
+    yard.ok("mount", "--manage", "a")
+
+
+@row("host", "S3-view")
+def _mroot_writable_elsewhere(yard: Yard) -> None:
+    mount("--bind", "--make-private", yard.root / "j/mroot", yard.elsewhere("mroot"))
+
+
+@row("host", "S3-view")
+def _part_of_mroot_writable_elsewhere(yard: Yard) -> None:
+    mount("--bind", yard.root / "j/mroot/usr/bin", yard.elsewhere("bin"))
+
+
+@row("host", "S3-view")
+def _s_writable_elsewhere(yard: Yard) -> None:
+    mount("--bind", yard.root / "s/b", yard.elsewhere("s"))
+
+
+@row("host", "S3-view", only=False)
+def _root_itself_writable_elsewhere(yard: Yard) -> None:
+    mount("--bind", yard.root, yard.elsewhere("root"))
+
+
+@row("host", "S4-reachable")
+def _t_reachable_past_the_mode_of_root(yard: Yard) -> None:
+    mount("--bind", yard.root / "t/a/var", yard.elsewhere("var"))
+
+
+@row("host", "S4-mode")
+def _root_open_to_all(yard: Yard) -> None:
+    yard.root.chmod(0o755)
+
+
+@row("host", "S4-mode", only=False)
+def _root_of_a_user(yard: Yard) -> None:
+    os.chown(yard.root, 1, 1)
+
+
+@row("host", "S4-parent")
+def _parent_open_to_all(yard: Yard) -> None:
+    yard.top.chmod(0o777)
+
+
+@row("host", "S5-link")
+def _link_changed(yard: Yard) -> None:
+    (yard.root / "j/mroot/etc").unlink()
+    (yard.root / "j/mroot/etc").symlink_to("/etc")
+
+
+@row("host", "S5-missing")
+def _link_removed(yard: Yard) -> None:
+    (yard.root / "j/mroot/usr/local").unlink()
+
+
+@row("host", "S5-link")
+def _link_replaced_by_directory(yard: Yard) -> None:
+    (yard.root / "j/mroot/var").unlink()
+    (yard.root / "j/mroot/var").mkdir()
+
+
+@row("host", "S5-missing")
+def _mount_point_in_mroot_removed(yard: Yard) -> None:
+    (yard.root / "j/mroot/proc").rmdir()
+
+
+@row("host", "S5-mode")
+def _mount_point_with_another_mode(yard: Yard) -> None:
+    (yard.root / "j/mroot/dev").chmod(0o700)
+
+
+@row("a", "S5-missing", only=False)
+def _mount_point_of_jail_removed(yard: Yard) -> None:
+    yard.ok("umount", "a")
+    (yard.root / "j/a").rmdir()
+
+
+@row("host", "S5-missing")
+def _skeleton_damaged(yard: Yard) -> None:
+    move_aside(yard.root / "skel/s/etc")
+
+
+@row("host", "S5-base", only=False)
+def _base_record_gone(yard: Yard) -> None:
+    (yard.root / ".layout/bases/mroot.toml").unlink()
+
+
+@row("host", "S5-base", only=False)
+def _base_record_broken(yard: Yard) -> None:
+    write(yard.root / ".layout/bases/mroot.toml", "source = 1")
+
+
+@row("a", "S5-record")
+def _jail_record_broken(yard: Yard) -> None:
+    write(yard.root / ".layout/jails/a.toml", "name = [\x1b")
+
+
+@row("a", "S5-record")
+def _jail_record_of_another(yard: Yard) -> None:
+    write(yard.root / ".layout/jails/a.toml", (yard.root / ".layout/jails/b.toml").read_text("utf-8"))
+
+
+@row("host", "S5-stray", only=False)
+def _jail_record_gone(yard: Yard) -> None:
+    (yard.root / ".layout/jails/a.toml").unlink()
+
+
+@row("a", "S5-destroying")
+def _half_destroyed(yard: Yard) -> None:
+    path = yard.root / ".layout/jails/a.toml"
+    write(path, path.read_text("utf-8").replace('"ready"', '"destroying"'))
+
+
+@row("a", "S5-profile")
+def _profile_gone(yard: Yard) -> None:
+    path = yard.root / ".layout/jails/a.toml"
+    write(path, path.read_text("utf-8").replace('profile = "default"', 'profile = "gone"'))
+
+
+@row("a", "S5-missing", only=False)
+def _s_gone(yard: Yard) -> None:
+    yard.ok("umount", "a")
+    move_aside(yard.root / "s/a")
+
+
+@row("a", "S5-missing", only=False)
+def _t_gone(yard: Yard) -> None:
+    yard.ok("umount", "a")
+    move_aside(yard.root / "t/a")
+
+
+@row("a", "S5-link")
+def _var_made_a_link_by_the_jail(yard: Yard) -> None:
+    (yard.root / "t/a/var").rename(yard.root / "t/a/old")
+    (yard.root / "t/a/var").symlink_to("/etc")
+
+
+@row("host", "S5-interrupted")
+def _copy_left_by_a_crash(yard: Yard) -> None:
+    (yard.root / "s/.new-c").mkdir()
+
+
+@row("a", "S12-fstab", quick=False)
+def _table_edited(yard: Yard) -> None:
+    path = yard.root / "etc/fstab.d/a.fstab"
+    write(path, path.read_text("utf-8").replace("bind,ro", "bind,rw"))
+
+
+@row("a", "S12-fstab", quick=False)
+def _table_gone(yard: Yard) -> None:
+    (yard.root / "etc/fstab.d/a.manage.fstab").unlink()
+
+
+@row("a", "S8-unseen", quick=False)
+def _table_replaced_by_fifo(yard: Yard) -> None:
+    (yard.root / "etc/fstab.d/a.fstab").unlink()
+    os.mkfifo(yard.root / "etc/fstab.d/a.fstab")
+
+
+@row("host", "S12-host-fstab", quick=False)
+def _host_fstab_edited(yard: Yard) -> None:
+    yard.ok("fstab", "--install")
+    path = yard.root / "etc/fstab"
+    write(path, path.read_text("utf-8").replace("bind,ro", "bind,rw", 1))
+
+
+@row("host", "S12-host-fstab", quick=False)
+def _host_fstab_with_a_jail_that_is_gone(yard: Yard) -> None:
+    yard.ok("fstab", "--install", "a", "c")
+
+
+@row("a", "S6-setuid", quick=False)
+def _setuid_in_s(yard: Yard) -> None:
+    write(yard.root / "s/a/usr-local/new", mode=0o4755)
+
+
+@row("a", "S6-setuid", quick=False)
+def _setuid_of_the_base_given_to_a_user(yard: Yard) -> None:
+    path = yard.root / "s/a/usr-local/sbin/site-su"
+    os.chown(path, 1, 1)
+    path.chmod(0o4755)
+
+
+@row("a", "S6-special", quick=False)
+def _socket_in_s(yard: Yard) -> None:
+    os.mknod(yard.root / "s/a/etc/socket", stat.S_IFSOCK | 0o666)
+
+
+@row("a", "S6-device", quick=False)
+def _device_in_s(yard: Yard) -> None:
+    os.mknod(yard.root / "s/a/etc/disk", stat.S_IFBLK | 0o600, os.makedev(7, 200))
+
+
+@row("a", "S6-loose", quick=False)
+def _world_writable_in_s(yard: Yard) -> None:
+    write(yard.root / "s/a/etc/rc.conf", mode=0o666)
+
+
+@row("a", "S6-loose", quick=False)
+def _s_itself_world_writable(yard: Yard) -> None:
+    (yard.root / "s/a").chmod(0o777)
+
+
+@row("host", "S6-setuid", quick=False)
+def _setuid_new_in_mroot(yard: Yard) -> None:
+    write(yard.root / "j/mroot/usr/bin/rootshell", mode=0o6755)
+
+
+@row("host", "S6-special", quick=False)
+def _fifo_in_mroot(yard: Yard) -> None:
+    os.mkfifo(yard.root / "j/mroot/usr/channel")
+
+
+@row("host", "S6-loose", quick=False)
+def _world_writable_in_mroot(yard: Yard) -> None:
+    write(yard.root / "j/mroot/usr/lib.so", mode=0o757)
+
+
+@row("a", "S7-setuid", quick=False)
+def _setuid_in_t(yard: Yard) -> None:
+    write(yard.root / "j/a/t/var/sh", mode=0o4755)
+
+
+@row("a", "S7-setuid", quick=False)
+def _setgid_deep_in_t(yard: Yard) -> None:
+    here = os.open(yard.root / "t/a/tmp", os.O_DIRECTORY)
+    for _ in range(100):  # the path is longer than PATH_MAX
+        os.mkdir("d" * 60, dir_fd=here)
+        below = os.open("d" * 60, os.O_DIRECTORY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.mknod("sh", stat.S_IFREG | 0o755, dir_fd=here)
+    file = os.open("sh", os.O_RDONLY, dir_fd=here)
+    os.fchmod(file, 0o2755)
+    os.close(file)
+    os.close(here)
+
+
+@row("a", "S7-device", quick=False)
+def _device_in_t(yard: Yard) -> None:
+    os.mknod(yard.root / "t/a/var/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+
+
+@row("a", "S8-unseen", quick=False)
+def _tree_too_deep_in_t(yard: Yard) -> None:
+    (yard.root / "t/a/var" / "/".join(["d"] * 300)).mkdir(parents=True)
+
+
+@row("a", "S8-unseen", quick=False)
+def _mount_hides_a_part_of_t(yard: Yard) -> None:
+    mount("-t", "tmpfs", "none", yard.root / "t/a/var/mail")

@@ -1,0 +1,67 @@
+"""service(8): find a script of rc.d and run it in a clean environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+import options as getopt
+import state as kept
+from sysrc_cmd import value_of
+
+PATH = "/sbin:/bin:/usr/sbin:/usr/bin"
+
+
+def local_directories() -> list[str]:
+    text = value_of("local_startup", ["/etc/rc.conf", "/etc/rc.conf.local"], defaults=True)
+    return (text or "/usr/local/etc/rc.d").split()
+
+
+def is_script(path: str) -> bool:
+    """What rc takes for a script (facts 3.2)."""
+    if (
+        path.endswith((".sample", ".pkgsave", "~"))
+        or not os.access(path, os.X_OK)
+        or not os.path.isfile(path)
+    ):
+        return False
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return re.search(r"^# PROVIDE:", file.read(), re.MULTILINE) is not None
+
+
+def environment() -> dict[str, str]:
+    return {"HOME": "/", "PATH": PATH}
+
+
+def main(argv: list[str]) -> int:
+    kept.guard()
+    usage = "usage: service [-j jail] <rc.d script> start|stop|restart|status|..."
+    try:
+        given, rest = getopt.getopt(argv, "j:v")
+    except getopt.GetoptError:
+        given, rest = [], []
+    if len(rest) < 2:
+        print(usage, file=sys.stderr)
+        return 1
+    values = dict(given)
+    if "-j" in values:
+        os.execv("/usr/sbin/jexec", ["jexec", "-l", values["-j"], "/usr/sbin/service", *rest])
+    name, *arguments = rest
+    if "/" in name:
+        print(usage, file=sys.stderr)
+        return 1
+    for directory in ["/etc/rc.d", *local_directories()]:
+        path = os.path.join(directory, name)
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            if "-v" in values:
+                print(f"{name} is located in {directory}")
+            os.chdir("/")
+            sys.stdout.flush()
+            os.execve(path, [path, *arguments], environment())
+    print(
+        f"{name} does not exist in /etc/rc.d or the local startup\n"
+        f"directories ({' '.join(local_directories())}), or is not executable",
+        file=sys.stderr,
+    )
+    return 1
