@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -59,6 +60,9 @@ class Observer:
 
     def directory(self, path: str) -> Dir | None:
         """Return directory `path` below ROOT, None when it is missing. Raises LayoutError when it is none."""
+        found = self._open.get(path)
+        if isinstance(found, Dir):
+            return found
         if path not in self._open:
             head, _, name = path.rpartition("/")
             try:
@@ -72,6 +76,14 @@ class Observer:
         if isinstance(found, LayoutError):
             raise found
         return found
+
+    def open(self, path: str) -> Dir:
+        """Open directory `path` below ROOT for the caller, who closes it. Raises as Dir.open."""
+        head, _, name = path.rpartition("/")
+        parent = self.directory(head)
+        if parent is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.root.show(path))
+        return parent.open(name)
 
     def look(self, entry: Entry) -> Observation:
         """Compare one entry. Raises OSError when it could not be looked at."""

@@ -113,12 +113,14 @@ class _Verifier:
         self.host: list[Finding] = []
         self.jails: dict[str, list[Finding]] = {plan.jail.name: [] for plan in plans}
         self.base: BaseRecord | None = None
+        self.locks: frozenset[str] = frozenset()
 
     def run(self) -> Report:
         """Look at everything. Raises LayoutError, OSError when ROOT itself cannot be looked at."""
         live = Live(table.read() if running_platform() is Platform.LINUX else [])
         with self.context.open() as root, Observer(root) as observer, root.open(".layout") as state:
             names = records.jail_names(root)
+            self.locks = frozenset(state.names())
             self._base(state, observer)
             self._stray(root, names, live)
             self._views(names, live)
@@ -237,7 +239,7 @@ class _Verifier:
         if jail.platform is running_platform():
             self.checks += sum(len(tree) for tree in mounting.wanted(plan))
             into += mounting.findings(plan, self.site, live)
-            self._identity(root, observer, plan, live, into)
+            self._identity(observer, plan, live, into)
         else:
             hint = "its mounts cannot be looked at here"
             into.append(
@@ -247,7 +249,8 @@ class _Verifier:
             )
         self._entries(observer, plan.entries, into)
         self.checks += 1
-        holder = locks.holder(state, f"manage-{jail.name}.lock")
+        lock = f"manage-{jail.name}.lock"
+        holder = locks.holder(state, lock) if lock in self.locks else None
         if holder is not None:
             path = f"{self.site.root}/manage/{jail.name}"
             hint = "end the session, then verify again"
@@ -266,17 +269,15 @@ class _Verifier:
             self._walk(root, f"t/{jail.name}", "t/", into)
         into[:] = [named(finding, jail.name) for finding in into]
 
-    def _identity(
-        self, root: Dir, observer: Observer, plan: JailPlan, live: Live, into: list[Finding]
-    ) -> None:
+    def _identity(self, observer: Observer, plan: JailPlan, live: Live, into: list[Finding]) -> None:
         """Compare device and inode of source and target: the mount shows what it is planned to show."""
         told = {finding.path for finding in into}
         for tree in mounting.wanted(plan):
             if not live.at(tree[0].target):
                 continue
             try:
-                # Not by the observer, which would hold the mounts: somebody may want to unmount them.
-                with root.open(self._below(tree[0].target)) as top:
+                # Held open by nobody: somebody may want to unmount it.
+                with observer.open(self._below(tree[0].target)) as top:
                     for mount in tree:
                         ours = mount.fstype == "none" and mount.source.startswith(f"{self.site.root}/")
                         if ours and live.at(mount.target) and mount.target not in told:
@@ -321,19 +322,19 @@ class _Verifier:
     # -- trees ----------------------------------------------------------------------------------------
 
     def _entries(self, observer: Observer, entries: Sequence[Entry], into: list[Finding]) -> None:
+        self.checks += len(entries)
         for entry in entries:
-            self.checks += 1
-            path = self.site.root if entry.path == "." else f"{self.site.root}/{entry.path}"
             try:
                 one = observer.look(entry)
             except OSError as problem:
-                into.append(_unseen(path, problem))
+                into.append(_unseen(f"{self.site.root}/{entry.path}", problem))
                 continue
+            if one.state is Is.PRESENT:
+                continue
+            path = self.site.root if entry.path == "." else f"{self.site.root}/{entry.path}"
             # Below var and tmp a jail does what it likes.
             in_t = entry.path.startswith("t/") and not isinstance(entry, Copy)
             match one.state:
-                case Is.PRESENT:
-                    continue
                 case Is.MISSING:
                     # Files of s are the administrator's, to remove as well.
                     if not in_t and not isinstance(entry, File | Identity):

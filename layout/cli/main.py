@@ -99,7 +99,9 @@ def _call(argv: list[str], command: str) -> int:
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "layout"
             where = command.partition(" ")[2] or "command line"
-            raise UsageError(where, _lower(error.format_message()), "other words", f"{command} --help") from None
+            raise UsageError(
+                where, _lower(error.format_message()), "other words", f"{command} --help"
+            ) from None
         if type(error).__name__ == "Abort":
             raise KeyboardInterrupt from None
         if hasattr(error, "exit_code"):

@@ -93,7 +93,7 @@ def test_render_fstab_says_the_same_as_fstab(capsys: pytest.CaptureFixture[str])
 def test_our_own_mistakes_are_an_error_too_and_a_traceback_only_for_those_who_ask(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(argv: list[str]) -> int:
+    def broken(*_: object) -> int:
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr("layout.cli.main._call", broken)

@@ -7,7 +7,9 @@ import pytest
 from layout.core import mtree
 
 
-@pytest.mark.parametrize("name", ["plain", "with space", "glob*[x]", "back\\slash", "new\nline", "\udcff", "ä#="])
+@pytest.mark.parametrize(
+    "name", ["plain", "with space", "glob*[x]", "back\\slash", "new\nline", "\udcff", "ä#="]
+)
 def test_any_name_survives_a_manifest(name: str) -> None:
     lines = [
         mtree.line(f"d/{name}", "file", 0o640, 1, 2, 3, "0" * 64),

@@ -87,10 +87,10 @@ def _namespace(pid: str) -> str:
 
 
 def _search(holds: Callable[[str], bool], *, files: bool) -> list[Holder]:
-    """Ask `holds` about the links in /proc/PID of every process but this one."""
+    """Ask `holds` about the links in /proc/PID of every process: this one may have inherited a descriptor."""
     found = []
     for pid in os.listdir("/proc"):
-        if not pid.isdigit() or int(pid) == os.getpid():
+        if not pid.isdigit():
             continue
         for link, what in _links(pid, files=files):
             # Kernel threads have none of them, and a process may end at any time.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
+import _socket
 import os
 import re
 import stat
@@ -174,9 +174,10 @@ class Jail:
             for value in self.params.get(name, []):
                 parts = re.fullmatch(r"(?:([a-z]+\d+)\|)?([0-9a-fA-F.:]+)(?:/([0-9.]+))?(?: .*)?", value)
                 try:
-                    if not parts or ipaddress.ip_address(parts[2]).version != version:
-                        raise ValueError
-                except ValueError:
+                    if not parts:
+                        raise OSError
+                    _socket.inet_pton(_socket.AF_INET if version == 4 else _socket.AF_INET6, parts[2])
+                except OSError:
                     raise JailError(f"{name}: not an IPv{version} address: {value}") from None
                 found.append((parts[1] or one(self.params, "interface"), parts[2]))
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections import namedtuple
@@ -174,6 +173,8 @@ class Config:
             raise ConfError(f"{where}: .include takes one literal absolute path, outside braces")
         if at + 2 >= len(stream) or stream[at + 2].kind != ";":
             raise ConfError(f"{where}: syntax error after .include: ';' is missing")
+        import glob
+
         for path in sorted(glob.glob(pattern)):
             self.load(path, read(path), depth + 1)
         return at + 3

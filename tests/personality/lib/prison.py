@@ -6,10 +6,10 @@ the jail, and what a jail uses cannot be unmounted. No process in it may chroot,
 
 from __future__ import annotations
 
+import _socket  # the small half of socket
 import contextlib
 import os
 import signal
-import socket
 import sys
 import time
 
@@ -99,7 +99,7 @@ def create(path: str, hostname: str | None, *, ipc: bool, network: bool) -> tupl
             )
             kernel.unshare(flags)
             if hostname:
-                socket.sethostname(hostname)
+                _socket.sethostname(hostname)
             holder = os.fork()
             if holder == 0:
                 _hold(path, writer)
