@@ -112,7 +112,8 @@ class Maker:
         head, _, name = path.rpartition("/")
         with top.open(head or ".") as parent:
             parent.sweep(name)
-            parent.write_whole(name, text.encode(), mode)
+            # A tree that is being made is on disk, all of it, before it gets its name.
+            parent.write_whole(name, text.encode(), mode, durable=top is self.root)
 
     def _own(self, top: Dir, entry: Directory, path: str) -> None:
         """Give a state directory its owner by the jail's own passwd and group; root where they have none."""

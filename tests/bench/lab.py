@@ -111,38 +111,29 @@ class Archive:
         words = [dice.randbytes(dice.randrange(2, 9)).hex().encode() for _ in range(_WORDS)]
         weights = [1 / (rank + 3) for rank in range(_WORDS)]
         pool = b" ".join(dice.choices(words, weights, k=5_000_000 if self.size > 1e8 else 500_000))
+        tops = ["bin", "etc", "lib", "root", "sbin", "tmp", "usr", "usr/bin", "usr/lib", "usr/share", "var"]
+        folders = list(tops)
+        for index in range(self.files // 10):
+            parent = dice.choice(folders) if index % 3 else "usr/share"
+            folders.append(f"{parent if parent.count('/') < 7 else 'usr/lib'}/folder{index}")
+        sizes = [dice.lognormvariate(0, 1.6) for _ in range(self.files)]
+        scale = self.size / sum(sizes)
+        members = [(folder.split("/"), -1) for folder in folders]
+        for index, share in enumerate(sizes):
+            length = min(int(share * scale), len(pool) // 2)
+            members.append(([*dice.choice(folders).split("/"), f"file{index}.dat"], length))
         path = self.place / "base.tar"
         with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
-            folders = []
-            for top in (
-                "bin",
-                "etc",
-                "lib",
-                "root",
-                "sbin",
-                "tmp",
-                "usr",
-                "usr/bin",
-                "usr/lib",
-                "usr/share",
-                "var",
-            ):
-                folders.append(top)
-                self._add(tar, top, tarfile.DIRTYPE)
-            for index in range(self.files // 10):
-                parent = dice.choice(folders) if index % 3 else "usr/share"
-                folders.append(f"{parent if parent.count('/') < 7 else 'usr/lib'}/folder{index}")
-                self._add(tar, folders[-1], tarfile.DIRTYPE)
-            mean = self.size / self.files
-            sizes = [dice.lognormvariate(0, 1.6) for _ in range(self.files)]
-            scale = mean * self.files / sum(sizes)
-            for index, share in enumerate(sizes):
-                length = min(int(share * scale), len(pool) // 2)
+            # Depth first, as every program that packs a tree writes them.
+            for index, (parts, length) in enumerate(sorted(members)):
+                name = "/".join(parts)
+                if length < 0:
+                    self._add(tar, name, tarfile.DIRTYPE)
+                    continue
                 start = dice.randrange(len(pool) - length)
-                name = f"{dice.choice(folders)}/file{index}.dat"
                 self._add(tar, name, tarfile.REGTYPE, pool[start : start + length])
                 if index % 5 == 0:
-                    self._add(tar, f"{name}.link", tarfile.SYMTYPE, target=name.rpartition("/")[2])
+                    self._add(tar, f"{name}.link", tarfile.SYMTYPE, target=parts[-1])
         return path
 
     @staticmethod

@@ -337,7 +337,7 @@ def copy(bench: Bench) -> Iterator[Row]:
         from layout.actions.make import Maker
         from layout.actions.observe import Is, Observation
         from layout.core.model import Copy, Platform
-        from layout.host.beneath import open_root
+        from layout.host.beneath import load_tree, open_root, write_items
 
         site = lab.Site(point / "jails", lab.base_with_skeleton(bench.work / "base-skeleton"), ["first"])
         context = site.context
@@ -367,6 +367,19 @@ def copy(bench: Bench) -> Iterator[Row]:
                 maker.close()
             return time.perf_counter() - start
 
+        def written() -> float:
+            places = names()
+            os.sync()
+            start = time.perf_counter()
+            with open_root(str(site.root)) as root, root.open("skel/s") as s, root.open("skel/t") as t:
+                trees = {"s": load_tree(s), "t": load_tree(t)}
+                for name in places:
+                    for half, items in trees.items():
+                        root.make_dir(f"{half}/w-{name}", 0o755)
+                        with root.open(f"{half}/w-{name}") as into:
+                            write_items(items, into, clone=True)
+            return time.perf_counter() - start
+
         copier, syncer = need("cp"), need("sync")
 
         def plain(*, sync: bool) -> float:
@@ -381,7 +394,13 @@ def copy(bench: Bench) -> Iterator[Row]:
                 for target in targets
             )
 
-        return rounds(count, ours=ours, floor=lambda: plain(sync=False), synced=lambda: plain(sync=True))
+        return rounds(
+            count,
+            ours=ours,
+            written=written,
+            floor=lambda: plain(sync=False),
+            synced=lambda: plain(sync=True),
+        )
 
     kind, told = _on(bench, "ext4", "4G", work)
     what = f"s and t of a jail, 500-file skeleton, on {kind}"

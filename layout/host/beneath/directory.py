@@ -197,10 +197,11 @@ class Dir:
             times = (found.st_atime_ns, found.st_mtime_ns)
             os.utime(name, ns=times, dir_fd=parent.fd, follow_symlinks=False)
 
-    def write_whole(self, path: str, data: bytes, mode: int) -> None:
+    def write_whole(self, path: str, data: bytes, mode: int, *, durable: bool = True) -> None:
         """Write regular file `path` whole: a temporary name, fsync, one rename, fsync of the directory.
 
-        What stood there before is replaced, never followed. Raises OSError; nothing changed then.
+        What stood there before is replaced, never followed. Without `durable` both fsyncs are left out: for
+        a tree that is written to disk as a whole afterwards. Raises OSError; nothing changed then.
         """
         parent, name = self._parent(path)
         with parent:
@@ -217,7 +218,8 @@ class Dir:
                     view = memoryview(data)
                     while view:
                         view = view[os.write(fd, view) :]
-                    os.fsync(fd)
+                    if durable:
+                        os.fsync(fd)
                 finally:
                     os.close(fd)
                 os.rename(temporary, name, src_dir_fd=parent.fd, dst_dir_fd=parent.fd)
@@ -225,7 +227,8 @@ class Dir:
                 with contextlib.suppress(FileNotFoundError):  # an interrupt right after the rename
                     os.unlink(temporary, dir_fd=parent.fd)
                 raise
-            os.fsync(parent.fd)
+            if durable:
+                os.fsync(parent.fd)
 
     def sweep(self, name: str = "") -> int:
         """Remove what a write_whole that was killed left here, of file `name` or of any; return how many.

@@ -138,7 +138,7 @@ def _confine(session: Session, standard: tuple[Standard, ...], keeper: int, chan
     process.die_with_parent(keeper)
     with _expecting("mount, IPC and UTS namespaces of its own", "the session"):
         # The network stays the host's: package tools need it.
-        syscalls.unshare(process.CLONE_NEWNS | process.CLONE_NEWIPC | process.CLONE_NEWUTS)
+        syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS)
         # slave, not private: a private copy would pin mounts that the host takes away (facts/linux.md 2.2).
         syscalls.mount(b"none", b"/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
         process.sethostname(session.name.encode())

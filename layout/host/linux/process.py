@@ -19,16 +19,12 @@ from types import FrameType, TracebackType
 
 from layout.core.errors import LayoutError
 
-CLONE_NEWNS = 0x00020000
-CLONE_NEWUTS = 0x04000000
-CLONE_NEWIPC = 0x08000000
-CLONE_NEWPID = 0x20000000
-
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_IS_SET = 1
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
@@ -206,20 +202,8 @@ def keep_capabilities(names: Iterable[str]) -> int:
     given to programs of other users too (the mistake of CVE-2022-24769).
     Raises OSError, or LayoutError when the kernel reports other sets than those asked for.
     """
-    before = capability_sets()
-    kept = capability_mask(names) & before.permitted & before.bounding
-    prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    # The bounding set first: dropping from it needs CAP_SETPCAP, which the next call gives up.
-    for number in range(64):
-        if (before.bounding & ~kept) >> number & 1:
-            prctl(_PR_CAPBSET_DROP, number)
-    header = _CapHeader(0x20080522, 0)
-    data = (_CapData * 2)(
-        _CapData(kept & 0xFFFFFFFF, kept & 0xFFFFFFFF, 0),
-        _CapData(kept >> 32, kept >> 32, 0),
-    )
-    if _capset(ctypes.byref(header), data) < 0:
-        raise _fail("capset")
+    kept = bound_capabilities(names)
+    set_capabilities(kept)
     after = capability_sets()
     expected = CapabilitySets(kept, kept, 0, kept, 0)
     if after != expected:
@@ -227,6 +211,36 @@ def keep_capabilities(names: Iterable[str]) -> int:
             "the session's capabilities", repr(after), repr(expected), "the kernel kept more than asked"
         )
     return kept
+
+
+def bound_capabilities(names: Iterable[str]) -> int:
+    """Take everything but `names` out of the bounding and ambient sets; returns the mask of what is left.
+
+    The first step, while CAP_SETPCAP is still there. Raises OSError.
+    """
+    before = capability_sets()
+    kept = capability_mask(names) & before.permitted & before.bounding
+    prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    for number in range(64):
+        if (before.bounding & ~kept) >> number & 1:
+            prctl(_PR_CAPBSET_DROP, number)
+    return kept
+
+
+def set_capabilities(kept: int) -> None:
+    """Make the mask `kept` the permitted and effective sets, and empty the inheritable one. Raises OSError."""
+    header = _CapHeader(0x20080522, 0)
+    data = (_CapData * 2)(
+        _CapData(kept & 0xFFFFFFFF, kept & 0xFFFFFFFF, 0),
+        _CapData(kept >> 32, kept >> 32, 0),
+    )
+    if _capset(ctypes.byref(header), data) < 0:
+        raise _fail("capset")
+
+
+def forbid_new_privileges() -> None:
+    """Let no execve(2) from here on give a privilege: setuid bits and file capabilities are ignored."""
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def restore_default_signals() -> None:

@@ -148,7 +148,7 @@ def _keep(session: Session, standard: tuple[Standard, ...], caller: int, channel
     os.setsid()  # a Ctrl-C on the administrator's terminal is for the caller to deal with
     try:
         process.die_with_parent(caller)
-        syscalls.unshare(process.CLONE_NEWPID)
+        syscalls.unshare(syscalls.CLONE_NEWPID)
         own = os.pidfd_open(os.getpid())
         first = process.fork(lambda: confined.first_process(session, standard, own, channel))
     except OSError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +25,7 @@ from layout.host.unpack.tarstream import MAX_BYTES, MAX_ENTRIES, TarReader
 
 __all__ = ["MAX_BYTES", "MAX_ENTRIES", "ManifestEntry", "Privileged", "Unpacked", "parse_manifest", "unpack"]
 
-_KEEP = (confine.CHOWN, confine.DAC_OVERRIDE, confine.FOWNER, confine.FSETID, confine.SETFCAP)
+_KEEP = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP")
 _FAST = (Compression.NONE, Compression.ZSTD)
 """Others are slower than hashing: a thread would take the processor from them."""
 _INTERVAL = 0.1
@@ -64,7 +65,7 @@ def unpack(
         raise UsageError(archive_path, f"no regular file ({error.strerror})", "an archive file") from None
     compression = detect(archive_fd, archive_path)
     family: list[children.Child] = []
-    parent = os.getpid()
+    parent = os.pidfd_open(os.getpid()) if sys.platform == "linux" else -1
     pipe: tuple[int, ...] = ()
     try:
         stream = archive_fd
@@ -104,6 +105,8 @@ def unpack(
     finally:
         for fd in pipe:
             os.close(fd)
+        if parent >= 0:
+            os.close(parent)
         for child in family:
             child.end()
     if progress is not None:

@@ -1,13 +1,11 @@
 """Shut a forked child in: no descriptors, no network, no capabilities but those it needs, an empty root.
 
-Everything here is for the child between fork and its work. Sources: capabilities(7), prctl(2), unshare(2),
-capset(2), credentials(7).
+Everything here is for the child between fork and its work.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import gc
 import os
@@ -16,48 +14,22 @@ import signal
 import sys
 from collections.abc import Iterable
 
-__all__ = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "confine"]
+if sys.platform == "linux":  # loaded with the module: a chroot has nothing to load it from
+    from layout.host.linux import process, syscalls
 
-CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETFCAP = 0, 1, 3, 4, 31
-"""Numbers of linux/capability.h."""
-
-_CLONE_NEWIPC = 0x08000000
-_CLONE_NEWNET = 0x40000000
-_PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
-_PR_CAPBSET_DROP = 24
-_PR_SET_NO_NEW_PRIVS = 38
-_PR_CAP_AMBIENT = 47
-_PR_CAP_AMBIENT_CLEAR_ALL = 4
-_CAPABILITY_VERSION_3 = 0x20080522
 _NOBODY = 65534
-
-# Loaded with the module: a chroot has no libc to load.
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _CapHeader(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-class _CapData(ctypes.Structure):
-    _fields_ = (
-        ("effective", ctypes.c_uint32),
-        ("permitted", ctypes.c_uint32),
-        ("inheritable", ctypes.c_uint32),
-    )
 
 
 def confine(
-    root_fd: int, keep: Iterable[int], capabilities: Iterable[int], *, parent: int, nobody: bool, files: int
+    root_fd: int, keep: Iterable[int], capabilities: Iterable[str], *, parent: int, nobody: bool, files: int
 ) -> None:
     """Confine this process for good; it must be a child that was forked for one piece of work.
 
     `root_fd` is the directory that becomes its root. `keep` are the descriptors it keeps besides 0, 1 and
-    2, which become /dev/null. `capabilities` are the only ones left. `parent` is the process without which
-    it must not live on. `nobody` gives up user 0 where the user namespace maps another. `files` is the
-    limit of its descriptors. Raise OSError when a step that everything rests on fails: chroot, capset,
-    no_new_privs.
+    2, which become /dev/null. `capabilities` are the only ones left, by name. `parent` is a pidfd of the
+    process without which it must not live on (Linux; -1 elsewhere). `nobody` gives up user 0 where the user
+    namespace maps another. `files` is the limit of its descriptors. Raises OSError or LayoutError when a
+    step that everything rests on fails: chroot, capabilities, no_new_privs.
     """
     # Ctrl-C reaches the whole process group: the parent decides, and kills us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -68,33 +40,34 @@ def confine(
     null = os.open("/dev/null", os.O_RDWR)
     for fd in range(3):
         os.dup2(null, fd, inheritable=False)
-    with contextlib.suppress(OSError):
-        _unshare(_CLONE_NEWNET | _CLONE_NEWIPC)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            syscalls.unshare(syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC)
     os.fchdir(root_fd)
+    _close_all_but({*keep, parent})
     os.chroot(".")
-    _close_all_but({0, 1, 2, *keep})
     os.umask(0)
     _limit(resource.RLIMIT_CORE, 0)
     # A hostile archive must not take the host's memory; this is far above what a real one needs.
     _limit(resource.RLIMIT_AS, 4 << 30)
-    _limit(resource.RLIMIT_NOFILE, files)
     if sys.platform == "linux":
-        _drop_capabilities(frozenset(capabilities), nobody=nobody)
-        _prctl(_PR_SET_DUMPABLE, 0)
-        # Last, for a change of user clears it. The check closes the gap in which the parent may have died.
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
+        _drop_privileges(capabilities, nobody=nobody)
+        # Last, for a change of user clears it.
+        process.die_with_parent(parent)
+        os.close(parent)
+    _limit(resource.RLIMIT_NOFILE, files)
 
 
 def _close_all_but(keep: set[int]) -> None:
     """Close every descriptor that is not in keep: a lock or a directory outside must not come along."""
-    low = 0
-    for fd in sorted(keep):
-        if low < fd:  # closerange(0, 0) closes everything: CPython passes -1 on to close_range(2)
+    if sys.platform == "linux":
+        process.close_descriptors(keep)
+    else:
+        low = 3
+        for fd in sorted(fd for fd in keep if fd >= low):
             os.closerange(low, fd)
-        low = fd + 1
-    os.closerange(low, max(low, os.sysconf("SC_OPEN_MAX"), 1 << 20))
+            low = fd + 1
+        os.closerange(low, max(low, os.sysconf("SC_OPEN_MAX"), 1 << 20))
 
 
 def _limit(which: int, value: int) -> None:
@@ -105,36 +78,15 @@ def _limit(which: int, value: int) -> None:
     resource.setrlimit(which, (value, value))
 
 
-def _unshare(flags: int) -> None:
-    if sys.platform != "linux" or _libc.unshare(ctypes.c_int(flags)) != 0:
-        raise OSError(ctypes.get_errno(), "unshare")
-
-
-def _prctl(option: int, *arguments: int) -> None:
-    words = [ctypes.c_ulong(word) for word in (*arguments, *(0,) * (4 - len(arguments)))]
-    if _libc.prctl(ctypes.c_int(option), *words) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl {option}: {os.strerror(number)}")
-
-
-def _drop_capabilities(keep: frozenset[int], *, nobody: bool) -> None:
-    """Leave exactly `keep` in the effective and permitted sets, nothing in the others."""
-    for capability in range(64):
-        if capability not in keep:
-            with contextlib.suppress(OSError):  # beyond the last one, or without CAP_SETPCAP
-                _prctl(_PR_CAPBSET_DROP, capability)
-    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+def _drop_privileges(capabilities: Iterable[str], *, nobody: bool) -> None:
+    """Leave exactly these capabilities in the effective, permitted and bounding sets, none in the others."""
+    kept = process.bound_capabilities(capabilities)
+    process.forbid_new_privileges()
     if nobody:
         # In a user namespace 65534 may be unmapped; then user 0 without capabilities has to do.
         with contextlib.suppress(OSError):
             os.setgroups([])
             os.setresgid(_NOBODY, _NOBODY, _NOBODY)
             os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    words = (_CapData * 2)()
-    for capability in keep:
-        words[capability // 32].permitted |= 1 << capability % 32
-        words[capability // 32].effective |= 1 << capability % 32
-    if _libc.capset(ctypes.byref(_CapHeader(_CAPABILITY_VERSION_3, 0)), words) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"capset: {os.strerror(number)}")
+    process.set_capabilities(kept)
+    process.forbid_inspection()
