@@ -139,13 +139,11 @@ def plan_jail(jail: Jail, site: Site, template: Template) -> JailPlan:
 
 
 def host_files(plan: JailPlan, site: Site) -> tuple[HostFile, ...]:
-    """The generated files of one jail. Not part of its plan: what only mounts or looks need not render them."""
+    """The generated files of one jail; apart from its plan, for only init and verify need to render them."""
     jail = plan.jail
     path = f"{site.etc}/fstab.d/{jail.name}"
     return (
-        HostFile(
-            f"{path}.fstab", render_table(jail, plan.tables.jail, jail.platform), 0o644, "its mounts"
-        ),
+        HostFile(f"{path}.fstab", render_table(jail, plan.tables.jail, jail.platform), 0o644, "its mounts"),
         HostFile(
             f"{path}.manage.fstab",
             render_table(jail, plan.tables.manage, jail.platform),

@@ -228,7 +228,7 @@ def bound_capabilities(names: Iterable[str]) -> int:
 
 
 def set_capabilities(kept: int) -> None:
-    """Make the mask `kept` the permitted and effective sets, and empty the inheritable one. Raises OSError."""
+    """Make the mask `kept` the permitted and effective sets; empty the inheritable one. Raises OSError."""
     header = _CapHeader(0x20080522, 0)
     data = (_CapData * 2)(
         _CapData(kept & 0xFFFFFFFF, kept & 0xFFFFFFFF, 0),
