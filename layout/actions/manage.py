@@ -31,7 +31,9 @@ _GUARDS = ("nosuid", "nodev", "nosymfollow")
 """What a session's t always has: its content is the jail's, and the session belongs to root."""
 _PLACES = {place[2:]: f"/{name}" for name, place in SPLIT if place.startswith("s/")}
 """Where in the jail the directories of s are seen through the links of mroot."""
-_ENVIRONMENT = {"DPKG_ADMINDIR": "/usr/lib/sysimage/dpkg"}
+# A shell's history would be the one change that every session makes to s.
+_ENVIRONMENT = {"HISTFILE": ""}
+_DPKG = {"DPKG_ADMINDIR": "/usr/lib/sysimage/dpkg"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def manage(
         locks.held(state, f"manage-{name}.lock", f"to be the only manage session of {name}"),
     ):
         before = _prints(root, name)
-        environment = dict(_ENVIRONMENT) if _has_dpkg(root) else {}
+        environment = _ENVIRONMENT | (_DPKG if _has_dpkg(root) else {})
         with _stdout_to_stderr() if to_stderr else contextlib.nullcontext():
             status = session.run(
                 session.Session(

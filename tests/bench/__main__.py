@@ -1,4 +1,4 @@
-"""`python -m tests.bench [--quick] [ROW...]`: print times against a floor that is measured in the same run.
+"""`python -m tests.bench [--quick] [ROW...]`: print times against floors of the same run.
 
 Everything runs in the throw-away root of tests/box, as root, on a copy of layout: one state of the code and of
 its byte code, whatever happens to the checkout meanwhile.

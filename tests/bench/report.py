@@ -49,14 +49,16 @@ def line(row: Row) -> str:
     """Return the row as a line of Markdown."""
     floor, ours = (amount(statistics.median(s) / row.per, row.unit) for s in (row.floor, row.ours))
     verdict = "met" if row.met else "**missed**"
-    return f"| {row.what} | {row.against} | {floor} | {ours} | {ratio(row.ratio)} | {ratio(row.target)} | {verdict} |"
+    cells = (row.what, row.against, floor, ours, ratio(row.ratio), ratio(row.target), verdict)
+    return f"| {' | '.join(cells)} |"
 
 
 def spread(row: Row) -> str:
     """Return how far the samples lie apart: what the ratio is worth."""
 
     def one(samples: list[float]) -> str:
-        return f"{amount(min(samples) / row.per, row.unit)} to {amount(max(samples) / row.per, row.unit)} n={len(samples)}"
+        least, most = (amount(extreme / row.per, row.unit) for extreme in (min(samples), max(samples)))
+        return f"{least} to {most} n={len(samples)}"
 
     return f"bench:   floor {one(row.floor)}; ours {one(row.ours)}{'; ' + row.note if row.note else ''}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -481,8 +480,3 @@ def _one_more(bench: Bench, point: Path) -> tuple[tuple[float, float], tuple[int
 ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     row.__name__: row for row in (startup, attach, mount, umount, verify, walk, copy, populate, disk)
 }
-
-
-def dump(row: Row) -> str:
-    """Return a row as JSON, for whoever compares runs."""
-    return json.dumps(row.__dict__)
