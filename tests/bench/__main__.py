@@ -1,7 +1,7 @@
 """`python -m tests.bench [--quick] [ROW...]`: print times against floors of the same run.
 
-Everything runs in the throw-away root of tests/box, as root, on a copy of layout: one state of the code and of
-its byte code, whatever happens to the checkout meanwhile.
+Everything runs in the throw-away root of tests/box, as root, on a copy of layout: one state of code and
+byte code, whatever happens to the checkout meanwhile.
 """
 
 from __future__ import annotations

@@ -23,8 +23,6 @@ from layout.host.beneath.resolve import DIRECTORY, open_directory
 
 IN_MEMORY = 1 << 20
 """Files up to this many bytes are held in memory; larger ones are copied from descriptor to descriptor."""
-_CLONED = 4096
-"""Smaller files are written: sharing a block costs more than it saves."""
 DEPTH_LIMIT = 256
 _FICLONE = 0x40049409
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -295,7 +293,7 @@ class _Writer:
             self.digests(item, digest)
 
     def _content(self, item: Item, fd: int) -> str:
-        if self.clone and item.size >= _CLONED and self._cloned(item, fd):
+        if self.clone and item.size and self._cloned(item, fd):
             return ""
         data = item.data
         if data is not None:

@@ -7,6 +7,9 @@ import os
 import sys
 from collections.abc import Callable
 
+if sys.platform == "linux":
+    from layout.host.linux import syscalls
+
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 # Where O_PATH exists (Linux, FreeBSD 14) a directory that may not be read can still be passed through.
@@ -49,8 +52,6 @@ def walk_to(dir_fd: int, path: str, *, cross: bool = True) -> int:
 
 
 def _openat2_to(dir_fd: int, path: str, *, cross: bool = True) -> int:
-    from layout.host.linux import syscalls
-
     check_relative(path)
     rules = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
     if not cross:

@@ -17,6 +17,7 @@ DEPTH_LIMIT = 256
 ENTRY_LIMIT = 5_000_000
 OPEN_LIMIT = 400
 """Directories held open at once: the usual limit of a process is 1024 descriptors."""
+_FILE = stat.S_IFREG
 _PLAIN = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK})
 
 
@@ -72,17 +73,20 @@ class _Walker:
     def _directory(self, fd: int, path: str, depth: int, stack: list[tuple[int, str, int]]) -> None:
         seen = self.seen
         loose = self.loose
+        remarkable = 0o6002 if loose else 0o6000
         with os.scandir(fd) as entries:
             for entry in entries:
                 seen.entries += 1
-                name = entry.name
-                below = f"{path}/{name}" if path else name
                 try:
                     found = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:  # a live jail may remove what it likes
                     continue
                 mode = found.st_mode
                 kind = mode & 0o170000
+                if kind == _FILE and not mode & remarkable:
+                    continue
+                name = entry.name
+                below = f"{path}/{name}" if path else name
                 if kind not in _PLAIN or (mode & 0o6000 and kind == stat.S_IFREG):
                     seen.special.append((below, found))
                 if loose and mode & 0o002 and kind != stat.S_IFLNK and not _sticky(mode):

@@ -59,10 +59,6 @@ RESOLVE_IN_ROOT = 0x10
 _libc = ctypes.PyDLL(None, use_errno=True)
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", c_uint64), ("mode", c_uint64), ("resolve", c_uint64))
-
-
 def _syscall(*types: type) -> ctypes._NamedFuncPointer:
     """A function object of its own for each signature: ctypes converts untyped ints to 32 bits."""
     function = _libc["syscall"]
@@ -74,7 +70,7 @@ def _syscall(*types: type) -> ctypes._NamedFuncPointer:
 _open_tree = _syscall(c_int, c_char_p, c_uint)
 _move_mount = _syscall(c_int, c_char_p, c_int, c_char_p, c_uint)
 _mount_setattr = _syscall(c_int, c_char_p, c_uint, c_char_p, c_size_t)
-_openat2 = _syscall(c_int, c_char_p, ctypes.POINTER(_OpenHow), c_size_t)
+_openat2 = _syscall(c_int, c_char_p, c_char_p, c_size_t)
 _fsopen = _syscall(c_char_p, c_uint)
 _fsconfig = _syscall(c_int, c_uint, c_char_p, c_char_p, c_int)
 _fsmount = _syscall(c_int, c_uint, c_uint)
@@ -130,14 +126,20 @@ def openat2(dir_fd: int, path: bytes, flags: int, resolve: int, mode: int = 0) -
     EAGAIN means that a rename went on meanwhile, which an attacker can cause at will: retried a few times,
     then raised, so that a hostile tree can fail a call but never stall it.
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    how = _open_how(flags | os.O_CLOEXEC, mode, resolve)
     for _ in range(32):
-        fd: int = _openat2(437, dir_fd, path, ctypes.byref(how), 24)
+        fd: int = _openat2(437, dir_fd, path, how, 24)
         if fd >= 0:
             return fd
         if ctypes.get_errno() != 11:
             break
     raise _fail(path)
+
+
+@functools.cache
+def _open_how(flags: int, mode: int, resolve: int) -> bytes:
+    """Return struct open_how; as with struct mount_attr, few of them serve many calls."""
+    return struct.pack("=3Q", flags, mode, resolve)
 
 
 def fsopen(fstype: bytes) -> int:
