@@ -409,12 +409,11 @@ def _make(context: Context, found: Survey, root: Dir, state: Dir, outcome: Outco
                 for file in part.files:
                     hostfiles.write_text(file.path, file.text, file.mode)
                     written.append(file.path)
+                made += written
                 if part.record is not None:
                     record = f"jails/{part.record.name}.toml"
                     records.write(state, record, part.record)
-                    made = [*made, *written, f".layout/{record}"]
-                else:
-                    made += written
+                    made.append(f".layout/{record}")
             except BaseException:
                 if part.is_new or part is found.shared:
                     maker.undo()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from layout.actions.split import Split, check_base, put_split_flags, split
 from layout.core import mtree
-from layout.core.errors import LayoutError, UsageError
+from layout.core.errors import UsageError
 from layout.core.model import Platform
 from layout.core.plan import SPLIT
 from layout.host import hostfiles, records
@@ -344,11 +344,3 @@ def _manifest(lines: Iterable[str]) -> str:
             kept += [comment, line] if comment else [line]
         comment = ""
     return "#mtree\n" + "\n".join(kept) + "\n"
-
-
-def require_base(state: Dir) -> BaseRecord:
-    """Return the record of the base. Raises LayoutError when there is none."""
-    record = records.read(state, BASE_RECORD, BaseRecord)
-    if record is None:
-        raise LayoutError(state.path, "no base", "one made by layout init", "layout init NAME")
-    return record

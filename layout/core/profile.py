@@ -13,8 +13,6 @@ from layout.core.model import Jail, Manage, Platform, Preset, State
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-Mode = str
-
 
 class StateDirectory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A directory of t that the service writes to; made once, then the jail's own."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any, Literal, TypeVar
 
@@ -148,8 +147,3 @@ def now() -> str:
     import time
 
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def running_as_root() -> bool:
-    """Say whether this process may own files as root (of the host or of a user namespace)."""
-    return os.geteuid() == 0

@@ -53,7 +53,6 @@ RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
-RESOLVE_IN_ROOT = 0x10
 
 # PyDLL keeps Python's lock during a call: these are short, layout has one thread, and it halves their cost.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -153,12 +152,6 @@ def fsopen(fstype: bytes) -> int:
 def fsconfig_set(context: int, key: bytes, value: bytes) -> None:
     """Set one parameter of a file system context (FSCONFIG_SET_STRING)."""
     if _fsconfig(431, context, 1, key, value, 0) < 0:
-        raise _fail(key)
-
-
-def fsconfig_flag(context: int, key: bytes) -> None:
-    """Set one parameter without a value of a file system context (FSCONFIG_SET_FLAG)."""
-    if _fsconfig(431, context, 0, key, None, 0) < 0:
         raise _fail(key)
 
 
