@@ -60,6 +60,7 @@ PATH_DOORS = {
     "layout.host.libraries": "as closure",
     "layout.host.ldso": "as closure",
     "layout.host.elf": "as closure",
+    "layout.host.run": "looks for programs in the system's directories",
 }
 """The modules that may name files by path, each with its reason; those below them as well."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from layout.core.errors import LayoutError, UsageError
-from layout.core.model import Jail, JailPlan, Manage, Plan, Platform, Preset, Site
+from layout.core.model import Boot, Jail, JailPlan, Manage, Plan, Platform, Preset, Site
 from layout.core.names import check_name
 from layout.core.plan import plan, plan_jail
 from layout.core.profile import Config, Profile, decide
@@ -26,6 +26,7 @@ class Choice(msgspec.Struct, frozen=True):
     preset: Preset | None = None
     manage: Manage | None = None
     base: str | None = None
+    boot: Boot | None = None
 
 
 class Context(msgspec.Struct):
@@ -64,12 +65,15 @@ class Context(msgspec.Struct):
             choice.platform or self.site.platform,
             choice.preset or profile.preset or self.config.preset,
             choice.manage or profile.manage or self.config.manage,
+            choice.boot or profile.boot or self.config.boot,
         )
 
     def recorded(self, record: JailRecord) -> Jail:
         """Return the jail that a record describes. Raises UsageError when its profile is gone or bad."""
         profile = self.profile(record.profile)
-        return decide(record.name, record.profile, profile, record.platform, record.preset, record.manage)
+        return decide(
+            record.name, record.profile, profile, record.platform, record.preset, record.manage, record.boot
+        )
 
     def plan_jail(self, jail: Jail) -> JailPlan:
         """Return the plan of one jail."""

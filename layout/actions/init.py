@@ -213,6 +213,7 @@ def _decide(
                 profile=choice.profile or record.profile,
                 preset=choice.preset or record.preset,
                 manage=choice.manage or record.manage,
+                boot=choice.boot or record.boot,
             )
             jails.append(context.recorded(changed))
         return base, known, jails
@@ -256,7 +257,9 @@ def _stale_record(wanted: JailRecord, known: JailRecord | None) -> JailRecord | 
 
 
 def _record(jail: Jail) -> JailRecord:
-    return JailRecord(jail.name, jail.profile, jail.preset, jail.manage, jail.platform, records.now())
+    return JailRecord(
+        jail.name, jail.profile, jail.preset, jail.manage, jail.platform, records.now(), jail.boot
+    )
 
 
 def _unmounted(plans: Sequence[JailPlan]) -> list[str]:

@@ -84,8 +84,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _call(argv: list[str], command: str) -> int:
-    from layout.cli.app import app
+    from layout.cli.app import app, load
 
+    load(command)
     try:
         status = _narrowed(app, command)(args=argv, prog_name="layout", standalone_mode=False)
     except (LayoutError, KeyboardInterrupt, OSError):

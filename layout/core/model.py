@@ -10,6 +10,8 @@ from typing import NewType
 
 import msgspec
 
+from layout.core.service import Settings
+
 Below = NewType("Below", str)
 """A path relative to ROOT, with '/' between components and none of them '.' or '..'."""
 
@@ -33,6 +35,17 @@ class Manage(StrEnum):
 
     SESSION = "session"
     BOOT = "boot"
+
+
+class Boot(StrEnum):
+    """Who mounts a jail when the host starts: jail(8) or layout itself, the host's fstab, or nobody.
+
+    Never two of them: mounted twice, a nullfs fails with EDEADLK and the jail does not start.
+    """
+
+    JAIL = "jail"
+    FSTAB = "fstab"
+    NONE = "none"
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -64,9 +77,12 @@ class Jail(msgspec.Struct, frozen=True):
     preset: Preset
     manage: Manage
     platform: Platform
+    boot: Boot = Boot.JAIL
     suid: bool = False
     exec: bool = False
     state: tuple[State, ...] = ()
+    settings: Settings = Settings()
+    """What its profile says for its platform."""
 
 
 class Directory(msgspec.Struct, frozen=True):

@@ -9,28 +9,10 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from layout.core.errors import UsageError
-from layout.core.model import Jail, Manage, Platform, Preset, State
+from layout.core.model import Boot, Jail, Manage, Platform, Preset, State
+from layout.core.service import Settings, check_settings
 
 T = TypeVar("T", bound=msgspec.Struct)
-
-
-class StateDirectory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A directory of t that the service writes to; made once, then the jail's own."""
-
-    path: str
-    """Relative to the jail's root; below var or tmp."""
-    mode: str = "0755"
-    """Octal permission bits."""
-    owner: str = "root"
-    """Name in the jail's own passwd(5); root when the base has no such user."""
-    group: str = ""
-    """Name in the jail's own group(5); the owner's name when empty."""
-
-
-class PerPlatform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What differs between the platforms."""
-
-    state: tuple[StateDirectory, ...] = ()
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,13 +26,15 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """'hardened' or 'classic'; the site's default when absent."""
     manage: Manage | None = None
     """'session' or 'boot'; the site's default when absent."""
+    boot: Boot | None = None
+    """'jail', 'fstab' or 'none'; the site's default when absent."""
     suid: bool = False
     """Allow setuid programs of mroot and s inside the jail. verify then says so."""
     exec: bool = False
     """Allow programs in t. verify then says so: a path that is writable and executable."""
-    linux: PerPlatform = PerPlatform()
+    linux: Settings = Settings()
     """On Linux."""
-    freebsd: PerPlatform = PerPlatform()
+    freebsd: Settings = Settings()
     """On FreeBSD."""
 
 
@@ -65,6 +49,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Mount options of jails whose profile names none."""
     manage: Manage = Manage.SESSION
     """When the writable half of jails whose profile does not say is mounted."""
+    boot: Boot = Boot.JAIL
+    """Who mounts, when the host starts, the jails whose profile does not say."""
 
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `\$\.?(?P<at>.*)`)?")
@@ -117,41 +103,35 @@ def check(profile: Profile, name: str) -> Profile:
 
     A profile may come from a stranger: data only, no absolute path, nothing outside var and tmp.
     """
-    for platform in (Platform.LINUX, Platform.FREEBSD):
-        for directory in _of(profile, platform).state:
-            where = f"{name}: {platform}.state"
-            parts = directory.path.split("/")
-            if parts[0] not in {"var", "tmp"} or len(parts) < 2 or {"", ".", ".."} & set(parts):
-                raise UsageError(
-                    where, f"path {directory.path!r}", "a path below var or tmp, without '.' or '..'"
-                )
-            if not _MODE.fullmatch(directory.mode) or int(directory.mode, 8) & 0o6000:
-                raise UsageError(
-                    where, f"mode {directory.mode!r}", "permission bits such as '0750', no setuid or setgid"
-                )
-            for owner in (directory.owner, directory.group):
-                if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}|", owner):
-                    raise UsageError(where, f"owner {owner!r}", "a user or group name")
+    for platform in Platform:
+        check_settings(_of(profile, platform), f"{name}: {platform}")
     return profile
 
 
-def _of(profile: Profile, platform: Platform) -> PerPlatform:
+def _of(profile: Profile, platform: Platform) -> Settings:
     return profile.linux if platform is Platform.LINUX else profile.freebsd
 
 
 def decide(
-    name: str, profile_name: str, profile: Profile, platform: Platform, preset: Preset, manage: Manage
+    name: str,
+    profile_name: str,
+    profile: Profile,
+    platform: Platform,
+    preset: Preset,
+    manage: Manage,
+    boot: Boot = Boot.JAIL,
 ) -> Jail:
     """Return the jail that these settings make."""
+    settings = _of(profile, platform)
     return Jail(
         name,
         profile_name,
         preset,
         manage,
         platform,
+        boot=boot,
         suid=profile.suid,
         exec=profile.exec,
-        state=tuple(
-            State(d.path, int(d.mode, 8), d.owner, d.group or d.owner) for d in _of(profile, platform).state
-        ),
+        state=tuple(State(d.path, int(d.mode, 8), d.owner, d.group or d.owner) for d in settings.state),
+        settings=settings,
     )

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from layout.core.errors import LayoutError
-from layout.core.model import Manage, Platform, Preset
+from layout.core.model import Boot, Manage, Platform, Preset
 from layout.core.names import is_name
 from layout.host.beneath import Dir
 from layout.host.hostfiles import parse_toml
@@ -33,6 +33,7 @@ class JailRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     platform: Platform
     created: str
     """RFC 3339, UTC."""
+    boot: Boot = Boot.JAIL
     state: Literal["ready", "destroying"] = "ready"
     """'destroying' while its trees go: such a jail is only there to be destroyed."""
 

@@ -41,7 +41,7 @@ def test_what_is_shipped_is_valid(path: Path) -> None:
             "'linux.state[0].mod'",
             "did you mean 'mode'?",
         ),
-        ({"zzz": 1}, "'zzz'", "known keys: description, exec, freebsd"),
+        ({"zzz": 1}, "'zzz'", "known keys: boot, description, exec, freebsd"),
     ],
     ids=["top", "inside", "in a list", "far from all"],
 )

@@ -1,0 +1,118 @@
+"""Commands of the mount tables: mount, umount, and what is rendered from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from layout.actions.context import Choice, Context
+from layout.cli.app import ForPlatform, Names, WithManage, WithPreset, app, globals_of, need_root
+from layout.cli.output import plural
+from layout.core.errors import UsageError
+
+
+@app.command()
+def mount(
+    ctx: typer.Context,
+    names: Names = None,
+    manage: Annotated[bool, typer.Option("--manage", help="The writable halves too.")] = False,
+) -> None:
+    """Mount jails by their tables, all of a jail's mounts or none."""
+    from layout.actions import mounting
+
+    _mounts(ctx, names, "mounted", lambda c, plans: mounting.mount(c.site, plans, manage=manage))
+
+
+@app.command()
+def umount(
+    ctx: typer.Context,
+    names: Names = None,
+    manage: Annotated[bool, typer.Option("--manage", help="Only the writable halves.")] = False,
+) -> None:
+    """Unmount jails, deepest mount first; never lazily, never by force."""
+    from layout.actions import mounting
+
+    _mounts(ctx, names, "unmounted", lambda c, plans: mounting.umount(c.site, plans, manage_only=manage))
+    mounting.release_root(globals_of(ctx).context().site)
+
+
+def _mounts(
+    ctx: typer.Context, names: list[str] | None, word: str, work: Callable[[Context, Any], list[str]]
+) -> None:
+    found = globals_of(ctx)
+    need_root(found, userns=False)
+    context = found.context()
+    plans = context.jails(names or [])
+    with context.locked():
+        done = work(context, plans)
+    if found.output.json:
+        found.output.document({"ok": True, word: done})
+        return
+    for target in done:
+        found.output.detail(f"{word} {target}")
+    found.output.result(f"{plural(len(done), 'mount')} {word}, {plural(len(plans), 'jail')}")
+
+
+@app.command()
+def fstab(
+    ctx: typer.Context,
+    names: Names = None,
+    platform: ForPlatform = None,
+    preset: WithPreset = None,
+    manage: WithManage = None,
+    install: Annotated[bool, typer.Option("--install", help="Put the table into the host's fstab.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Take it out again.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even when the block was edited by hand.")] = False,
+    file: Annotated[str | None, typer.Option("--file", help="This file instead of the host's fstab.")] = None,
+) -> None:
+    """Print the mount table, or keep it in the host's fstab."""
+    from layout.actions import hostfstab
+
+    found = globals_of(ctx)
+    context = found.context(platform)
+    if install and remove:
+        raise UsageError("layout fstab", "--install and --remove", "one of them")
+    if remove:
+        changed = hostfstab.remove(file or context.site.host_fstab, force=force)
+    else:
+        plans = context.described(names or [], Choice(None, platform, preset, manage))
+        text = hostfstab.table(plans)
+        if not install:
+            if found.output.json:
+                found.output.document({"fstab": text})
+            else:
+                found.output.raw(text)
+            return
+        changed = hostfstab.install(file or context.site.host_fstab, text, force=force)
+    if found.output.json:
+        found.output.document({"ok": True, "changed": changed, "file": file or context.site.host_fstab})
+    else:
+        found.output.result(
+            f"{file or context.site.host_fstab}: {'changed' if changed else 'as it should be'}"
+        )
+
+
+class Kind(StrEnum):
+    """What can be rendered."""
+
+    FSTAB = "fstab"
+
+
+@app.command()
+def render(
+    ctx: typer.Context,
+    kind: Annotated[Kind, typer.Argument(help="Which artefact.", show_default=False)],
+    names: Names = None,
+    platform: ForPlatform = None,
+    preset: WithPreset = None,
+    manage: WithManage = None,
+) -> None:
+    """Print a generated artefact."""
+    match kind:
+        case Kind.FSTAB:
+            fstab(ctx, names, platform, preset, manage)
+        case _:
+            raise AssertionError(kind)

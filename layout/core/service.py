@@ -1,0 +1,278 @@
+"""What runs in a jail, as its profile says for one platform: daemon, readiness, network, packages."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import signal
+
+import msgspec
+
+from layout.core.errors import UsageError
+
+
+class StateDirectory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A directory that the service writes to; made once, then the jail's own."""
+
+    path: str
+    """Relative to the jail's root; below var or tmp, or below run where the service needs it there."""
+    mode: str = "0755"
+    """Octal permission bits."""
+    owner: str = "root"
+    """Name in the jail's own passwd(5); root when the base has no such user."""
+    group: str = ""
+    """Name in the jail's own group(5); the owner's name when empty."""
+
+
+class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How `start` knows that the service works. With none of the three, it is ready once it runs."""
+
+    tcp: str = ""
+    """ADDRESS:PORT or [ADDRESS]:PORT that accepts a connection."""
+    socket: str = ""
+    """Absolute path in the jail of a unix socket that accepts a connection."""
+    command: tuple[str, ...] = ()
+    """Arguments of a command that exits with 0, run in the jail."""
+    timeout: int = 30
+    """Seconds until `start` gives up."""
+
+
+class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The daemon of a jail."""
+
+    command: tuple[str, ...] = ()
+    """Arguments, the first an absolute path in the jail; it stays in the foreground. On FreeBSD, where a
+    jail without one boots with /etc/rc, mostly empty."""
+    user: str = ""
+    """Name in the jail's own passwd(5) that it starts as; root when empty, for daemons that drop it."""
+    environment: tuple[str, ...] = ()
+    """Its environment besides PATH, as NAME=value."""
+    capabilities: tuple[str, ...] = ()
+    """Linux: what it keeps, as in capabilities(7), in lower case without 'cap_': net_bind_service."""
+    stop_signal: str = "TERM"
+    """What ends it in good order."""
+    stop_timeout: int = 10
+    """Seconds between that and SIGKILL."""
+    reload_signal: str = ""
+    """What makes it read its configuration again; it cannot when empty."""
+    ready: Ready = Ready()
+    """How `start` knows that it works."""
+    run: tuple[StateDirectory, ...] = ()
+    """Linux: directories below run, a memory file system that is empty at each start."""
+    ports: tuple[str, ...] = ()
+    """PORT/tcp or PORT/udp: what it listens on."""
+    rc_conf: tuple[str, ...] = ()
+    """FreeBSD: settings of the jail's rc.conf(5) to start with, as for sysrc(8): named_enable=YES."""
+
+
+class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The network of a jail."""
+
+    hostname: str = ""
+    """Its host name; the jail's name when empty."""
+    ip4: tuple[str, ...] = ("inherit",)
+    """'inherit', 'disable', or addresses: ADDRESS or ADDRESS/PREFIX."""
+    ip6: tuple[str, ...] = ("inherit",)
+    """'inherit', 'disable', or addresses."""
+    interface: str = ""
+    """Where the addresses are added at start and removed at stop; they are there already when empty."""
+
+
+class JailParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """FreeBSD: parameters of jail(8) that a profile may choose."""
+
+    securelevel: int = -1
+    """-1 to 3; -1 leaves it as the host's."""
+    enforce_statfs: int = 2
+    """0 to 2: which mounts the jail sees; 2 is nothing but its own root."""
+    devfs_ruleset: int = 4
+    """Ruleset of its /dev; 4 is devfsrules_jail."""
+    allow: tuple[str, ...] = ()
+    """Privileges, as in jail(8) without 'allow.': raw_sockets."""
+    depend: tuple[str, ...] = ()
+    """Jails that start before it and stop after it."""
+
+
+class ExampleFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of the minimal working configuration; written only where none is."""
+
+    path: str
+    """Relative to the jail's root, as the jail sees it: etc/bind/named.conf."""
+    text: str
+    """The whole of it."""
+    mode: str = "0644"
+    """Octal permission bits."""
+    owner: str = "root"
+    """Name in the jail's own passwd(5)."""
+    group: str = ""
+    """Name in the jail's own group(5); root when empty."""
+
+
+class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A minimal working configuration to start from: `layout init --example`."""
+
+    files: tuple[ExampleFile, ...] = ()
+    """Written first."""
+    commands: tuple[tuple[str, ...], ...] = ()
+    """Then run one after the other in the confined session of `layout manage`: keys, databases."""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a profile says for one platform."""
+
+    state: tuple[StateDirectory, ...] = ()
+    """Directories of t."""
+    packages: tuple[str, ...] = ()
+    """Packages that the base (Linux) or the jail's /usr/local (FreeBSD) needs."""
+    service: Service = Service()
+    """The daemon."""
+    network: Network = Network()
+    """The network."""
+    jail: JailParameters = JailParameters()
+    """FreeBSD: parameters of jail(8)."""
+    example: Example = Example()
+    """A configuration to start from."""
+
+
+_MODE = re.compile(r"0?[0-7]{3,4}")
+_WORD = re.compile(r"[a-z_][a-z0-9_.-]*")
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
+_PORT = re.compile(r"([0-9]{1,5})/(tcp|udp)")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=[^\0\n]*")
+_HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
+_INTERFACE = re.compile(r"[a-z][a-z0-9_.]{0,14}")
+
+
+def check_settings(settings: Settings, where: str) -> None:
+    """Make sure that the values make sense. Raises UsageError that names the key.
+
+    A profile may come from a stranger: nothing of it reaches outside the jail that it describes.
+    """
+    for directory in settings.state:
+        _check_directory(directory, f"{where}.state", ("var", "tmp"))
+    for package in settings.packages:
+        if not _PACKAGE.fullmatch(package):
+            raise UsageError(f"{where}.packages", repr(package), "the name of a package")
+    _check_service(settings.service, f"{where}.service")
+    _check_network(settings.network, f"{where}.network")
+    _check_parameters(settings.jail, f"{where}.jail")
+    for file in settings.example.files:
+        _check_path(file.path, f"{where}.example.files", ())
+        _check_mode(file.mode, f"{where}.example.files: {file.path}")
+    for command in settings.example.commands:
+        _check_command(command, f"{where}.example.commands")
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """Return host and port of ADDRESS:PORT or [ADDRESS]:PORT. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    ipaddress.ip_address(bare)
+    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(text)
+    if ":" in bare and bare == host:
+        raise ValueError(text)
+    return bare, int(port)
+
+
+def _check_directory(directory: StateDirectory, where: str, tops: tuple[str, ...]) -> None:
+    _check_path(directory.path, where, tops)
+    _check_mode(directory.mode, f"{where}: {directory.path}")
+    for name in filter(None, (directory.owner, directory.group)):
+        if not _WORD.fullmatch(name):
+            raise UsageError(f"{where}: {directory.path}", f"owner or group {name!r}", "a name")
+
+
+def _check_path(path: str, where: str, tops: tuple[str, ...]) -> None:
+    parts = path.split("/")
+    below = f"a path below {' or '.join(tops)}" if tops else "a path relative to the jail's root"
+    if {"", ".", ".."} & set(parts) or "\0" in path or (tops and (parts[0] not in tops or len(parts) < 2)):
+        raise UsageError(where, f"path {path!r}", f"{below}, without '.' or '..'")
+
+
+def _check_mode(mode: str, where: str) -> None:
+    if not _MODE.fullmatch(mode) or int(mode, 8) & 0o6000:
+        raise UsageError(
+            where, f"mode {mode!r}", "octal permission bits such as '0750', not setuid or setgid"
+        )
+
+
+def _check_command(command: tuple[str, ...], where: str) -> None:
+    if not command or not command[0].startswith("/"):
+        raise UsageError(where, repr(" ".join(command)), "arguments, the first an absolute path in the jail")
+    if any("\0" in word or "\n" in word for word in command):
+        raise UsageError(where, repr(command[0]), "arguments without newlines")
+
+
+def _check_service(service: Service, where: str) -> None:
+    if service.command:
+        _check_command(service.command, f"{where}.command")
+    if service.user and not _WORD.fullmatch(service.user):
+        raise UsageError(f"{where}.user", repr(service.user), "a name of the jail's passwd(5)")
+    for key, settings in (("environment", service.environment), ("rc_conf", service.rc_conf)):
+        for setting in settings:
+            if not _SETTING.fullmatch(setting):
+                raise UsageError(f"{where}.{key}", repr(setting), "NAME=value")
+    for capability in service.capabilities:
+        if not _VARIABLE.fullmatch(capability) or capability != capability.lower():
+            raise UsageError(f"{where}.capabilities", repr(capability), "a name such as 'net_bind_service'")
+    for key, name in (("stop_signal", service.stop_signal), ("reload_signal", service.reload_signal)):
+        if (name or key == "stop_signal") and f"SIG{name}" not in signal.Signals.__members__:
+            raise UsageError(f"{where}.{key}", repr(name), "the name of a signal, such as 'TERM'")
+    if service.stop_timeout < 0 or service.ready.timeout < 1:
+        raise UsageError(where, "a time limit out of range", "seconds")
+    _check_ready(service.ready, f"{where}.ready")
+    for directory in service.run:
+        _check_directory(directory, f"{where}.run", ("run",))
+    for port in service.ports:
+        found = _PORT.fullmatch(port)
+        if found is None or not 0 < int(found[1]) < 65536:
+            raise UsageError(f"{where}.ports", repr(port), "PORT/tcp or PORT/udp")
+
+
+def _check_ready(ready: Ready, where: str) -> None:
+    if sum(map(bool, (ready.tcp, ready.socket, ready.command))) > 1:
+        raise UsageError(where, "more than one of tcp, socket and command", "one of them")
+    if ready.tcp:
+        try:
+            address_of(ready.tcp)
+        except ValueError:
+            raise UsageError(f"{where}.tcp", repr(ready.tcp), "ADDRESS:PORT or [ADDRESS]:PORT") from None
+    if ready.socket and not ready.socket.startswith("/"):
+        raise UsageError(f"{where}.socket", repr(ready.socket), "an absolute path in the jail")
+    if ready.command:
+        _check_command(ready.command, f"{where}.command")
+
+
+def _check_network(network: Network, where: str) -> None:
+    if network.hostname and not _HOSTNAME.fullmatch(network.hostname):
+        raise UsageError(f"{where}.hostname", repr(network.hostname), "a host name")
+    if network.interface and not _INTERFACE.fullmatch(network.interface):
+        raise UsageError(f"{where}.interface", repr(network.interface), "the name of an interface")
+    for key, version, words in (("ip4", 4, network.ip4), ("ip6", 6, network.ip6)):
+        if words in {("inherit",), ("disable",)}:
+            continue
+        for word in words:
+            try:
+                if ipaddress.ip_interface(word).version != version:
+                    raise ValueError
+            except ValueError:
+                raise UsageError(
+                    f"{where}.{key}", repr(word), f"['inherit'], ['disable'] or IPv{version} addresses"
+                ) from None
+
+
+def _check_parameters(parameters: JailParameters, where: str) -> None:
+    ranges = (
+        ("securelevel", parameters.securelevel, -1, 3),
+        ("enforce_statfs", parameters.enforce_statfs, 0, 2),
+        ("devfs_ruleset", parameters.devfs_ruleset, 1, 65535),
+    )
+    for key, value, low, high in ranges:
+        if not low <= value <= high:
+            raise UsageError(f"{where}.{key}", str(value), f"a number from {low} to {high}")
+    for key, words in (("allow", parameters.allow), ("depend", parameters.depend)):
+        for word in words:
+            if not _WORD.fullmatch(word):
+                raise UsageError(f"{where}.{key}", repr(word), "names of jail(8)")
