@@ -135,7 +135,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _MODE = re.compile(r"0?[0-7]{3,4}")
-_WORD = re.compile(r"[a-z_][a-z0-9_.-]*")
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
 _PORT = re.compile(r"([0-9]{1,5})/(tcp|udp)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
