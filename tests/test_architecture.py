@@ -34,8 +34,18 @@ CORE_MAY_IMPORT = frozenset({"layout.core", "layout", "msgspec"})
 
 SIBLINGS = {
     "layout.host.beneath": ("layout.host.linux.syscalls",),
-    "layout.host.linux": ("layout.host.beneath", "layout.host.run"),
-    "layout.host.freebsd": ("layout.host.beneath", "layout.host.run"),
+    "layout.host.linux": (
+        "layout.host.beneath",
+        "layout.host.run",
+        "layout.host.pty_relay",
+        "layout.host.standard",
+    ),
+    "layout.host.freebsd": (
+        "layout.host.beneath",
+        "layout.host.run",
+        "layout.host.pty_relay",
+        "layout.host.standard",
+    ),
 }
 """What these packages may import of layout.host besides themselves."""
 
@@ -60,6 +70,8 @@ PATH_DOORS = {
     "layout.host.libraries": "as closure",
     "layout.host.ldso": "as closure",
     "layout.host.elf": "as closure",
+    "layout.host.pty_relay": "opens the administrator's terminal once more",
+    "layout.host.standard": "knows null and random by the numbers of those in /dev",
     "layout.host.run": "looks for programs in the system's directories",
 }
 """The modules that may name files by path, each with its reason; those below them as well."""

@@ -253,6 +253,12 @@ def test_killed_it_leaves_no_process_and_no_mount(yard: Yard) -> None:
     assert manage(yard, "echo ran").out == "ran\n"
 
 
+def test_a_session_on_linux_is_never_a_plain_chroot(yard: Yard) -> None:
+    done = manage(yard, "true", "--chroot")
+    assert done.code == 2
+    assert "--chroot: found linux, expected FreeBSD" in done.err
+
+
 @pytest.mark.parametrize("name", ["nosuch", "../a", "mroot"])
 def test_what_is_no_jail_cannot_be_managed(yard: Yard, name: str) -> None:
     done = manage(yard, "echo ran", name=name)

@@ -18,6 +18,7 @@ def manage(
     ] = None,
     sealed: Annotated[bool, typer.Option("--sealed", help="Without the jail's own /var and /tmp.")] = False,
     base_ro: Annotated[bool, typer.Option("--base-ro", help="With the shared base read-only.")] = False,
+    chroot: Annotated[bool, typer.Option("--chroot", help="FreeBSD: plain chroot(8), not confined.")] = False,
 ) -> None:
     """Open a shell in a jail's writable chroot; say what changed."""
     from layout.actions import manage as action
@@ -28,7 +29,13 @@ def manage(
     context = found.context()
     (plan,) = context.jails([name])
     outcome = action.manage(
-        context, plan, tuple(command or ()), sealed=sealed, base_ro=base_ro, to_stderr=found.output.json
+        context,
+        plan,
+        tuple(command or ()),
+        sealed=sealed,
+        base_ro=base_ro,
+        chroot=chroot,
+        to_stderr=found.output.json,
     )
     report.print_changes(found.output, name, outcome)
     raise typer.Exit(outcome.status)

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from layout.core.errors import LayoutError, UsageError, printable
-from layout.host.linux import process, pty_relay, syscalls
-from layout.host.linux.standard import Standard
+from layout.host.linux import process, pts, syscalls
+from layout.host.standard import Standard
 
 if TYPE_CHECKING:
     from layout.host.linux.session import Session
@@ -157,7 +157,7 @@ def _confine(session: Session, standard: tuple[Standard, ...], keeper: int, chan
     if not any(item.is_terminal for item in standard):
         channel.send(READY)
         return -1
-    master, slave = pty_relay.open_pair()
+    master, slave = pts.open_pair()
     channel.sendmsg([READY], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [master]))])
     os.close(master)
     return slave

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 
 from layout.core.errors import LayoutError, UsageError
 from layout.host.linux import confined, process, syscalls
-from layout.host.linux.pty_relay import Pump, Relay, Terminal, is_terminal, reopen
-from layout.host.linux.standard import Standard, fill_closed, lend
+from layout.host.pty_relay import Pump, Relay, Terminal, is_terminal, reopen
+from layout.host.standard import Standard, fill_closed, lend
 
 # Enough for `apt-get install bind9`, whose postinst makes a user, a group, a key and runs ldconfig.
 NINE = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETFCAP", "SYS_CHROOT")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from layout.host.linux.pty_relay import Pump, Relay, Terminal
+from layout.host.pty_relay import Pump, Relay, Terminal
 
 DRIVER = str(Path(__file__).with_name("session_driver.py"))
 PYTHON = os.path.realpath(sys.executable)

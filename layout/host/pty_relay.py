@@ -12,46 +12,15 @@ import fcntl
 import os
 import select
 import signal
+import sys
 import termios
 import tty
 from collections.abc import Iterator
 from types import TracebackType
 
-from layout.core.errors import LayoutError
-
-_MULTIPLEXER = "/dev/pts/ptmx"
 _LIMIT = 65536  # what one direction may hold before its source has to wait
-# _IOW('T', 0x31, int) and _IO('T', 0x41): POWER numbers the directions of ioctl(2) differently.
-_POWER = os.uname().machine.startswith("ppc")
-_TIOCSPTLCK = 0x80045431 if _POWER else 0x40045431
-_TIOCGPTPEER = 0x20005441 if _POWER else 0x5441
 
 _GONE = {errno.EIO, errno.EPIPE, errno.ENXIO, errno.EBADF}  # the other side ended: no failure of the work
-
-
-def open_pair() -> tuple[int, int]:
-    """Open a new terminal in the caller's own /dev/pts; returns (master, slave), both close-on-exec.
-
-    It must be the session's own instance: ttyname(3) looks for the terminal below /dev/pts, so with a
-    terminal of the host tty(1) says "not a tty" inside, and programs such as sudo or gpg refuse. The slave
-    is taken from the master by descriptor (TIOCGPTPEER, Linux 4.13), never looked up by name. Raises
-    LayoutError when there is no such instance.
-    """
-    try:
-        master = os.open(_MULTIPLEXER, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise LayoutError(
-            _MULTIPLEXER,
-            error.strerror or "an error",
-            "a devpts of the session's own",
-            "pts(4), mount option newinstance",
-        ) from error
-    if os.fstat(master).st_rdev != os.makedev(5, 2):
-        os.close(master)
-        raise LayoutError(_MULTIPLEXER, "another kind of file", "a pseudoterminal multiplexer, ptmx(4)")
-    fcntl.ioctl(master, _TIOCSPTLCK, b"\0\0\0\0")
-    slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    return master, slave
 
 
 def is_terminal(fd: int) -> bool:
@@ -69,13 +38,21 @@ def reopen(terminal: int, flags: int) -> int:
     descriptor we were given would outlive us. Where opening is refused (a terminal of another user), returns
     a copy of the descriptor, which blocks.
     """
-    try:
-        if os.fstat(terminal).st_rdev != os.makedev(5, 2):  # opening ptmx would make a new terminal
-            mode = flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-            return os.open(f"/proc/self/fd/{terminal}", mode)
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        again = _open_again(terminal, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        if os.fstat(again).st_rdev == os.fstat(terminal).st_rdev:
+            return again
+        os.close(again)
     return fcntl.fcntl(terminal, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def _open_again(terminal: int, flags: int) -> int:
+    """Open it by its descriptor on Linux; elsewhere that would be a copy (fdescfs(4)), so by its name."""
+    if sys.platform != "linux":
+        return os.open(os.ttyname(terminal), flags)
+    if os.fstat(terminal).st_rdev == os.makedev(5, 2):  # opening ptmx would make a new terminal
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+    return os.open(f"/proc/self/fd/{terminal}", flags)
 
 
 class Pump:

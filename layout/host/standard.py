@@ -6,13 +6,14 @@ import contextlib
 import fcntl
 import os
 import stat
+import sys
 from dataclasses import dataclass
 
 from layout.core.errors import UsageError
-from layout.host.linux.pty_relay import Pump, Relay
+from layout.host.pty_relay import Pump, Relay
 
-# The memory devices (major 1) that a session's own /dev has, by minor number: mem(4), null(4), random(4).
-MEMORY_DEVICES = {3: "null", 5: "zero", 7: "full", 8: "random", 9: "urandom"}
+_MEMORY_DEVICES = {3: "null", 5: "zero", 7: "full", 8: "random", 9: "urandom"}
+"""What a session's own /dev has, by minor number on Linux, all of major 1: mem(4), null(4), random(4)."""
 
 _NAMES = ("standard input", "standard output", "standard error")
 
@@ -34,7 +35,7 @@ class Standard:
 def _kind(fd: int) -> str:
     status = os.fstat(fd)
     mode = status.st_mode
-    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH:
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & getattr(os, "O_PATH", 0):
         return "a path only (O_PATH)"
     if stat.S_ISDIR(mode):
         return "a directory"
@@ -44,9 +45,25 @@ def _kind(fd: int) -> str:
         return "a stream"
     if stat.S_ISREG(mode):
         return "a file"
-    if stat.S_ISCHR(mode) and os.major(status.st_rdev) == 1 and os.minor(status.st_rdev) in MEMORY_DEVICES:
-        return "a memory device"
-    return "a device"
+    return "a memory device" if memory_device(status) else "a device"
+
+
+def memory_device(status: os.stat_result) -> str:
+    """Return the name below /dev of a memory device, or nothing for another kind of file."""
+    if not stat.S_ISCHR(status.st_mode):
+        return ""
+    if sys.platform != "linux":
+        return _same_number(status.st_rdev)
+    return _MEMORY_DEVICES.get(os.minor(status.st_rdev), "") if os.major(status.st_rdev) == 1 else ""
+
+
+def _same_number(number: int) -> str:
+    """FreeBSD numbers devices as they appear: only one with the same number is the same device."""
+    for name in _MEMORY_DEVICES.values():
+        with contextlib.suppress(OSError):
+            if os.stat(f"/dev/{name}").st_rdev == number:
+                return name
+    return ""
 
 
 def fill_closed() -> None:
@@ -76,7 +93,7 @@ def lend(name: str, terminal: bool | None, relay: Relay, lent: contextlib.ExitSt
             result.append(Standard(fd=fd))
         elif kind == "a memory device":
             flags = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
-            result.append(Standard(device=MEMORY_DEVICES[os.minor(os.fstat(fd).st_rdev)], flags=flags))
+            result.append(Standard(device=memory_device(os.fstat(fd)), flags=flags))
         elif kind == "a file" and fd == 0:
             inside, outside = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(outside, False)

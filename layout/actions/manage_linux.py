@@ -1,0 +1,118 @@
+"""A session on Linux: the writable view in mount, pid and other namespaces that only the session has."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from msgspec import structs
+
+from layout.actions import mounting
+from layout.core.compare import Live
+from layout.core.errors import LayoutError
+from layout.core.model import JailPlan, Mount, Site
+from layout.host.beneath import Dir, load_tree, open_root, write_items
+from layout.host.beneath.resolve import open_directory
+from layout.host.linux import devices, session, syscalls, table
+from layout.host.linux.mounts import Mounter
+
+_TEMPORARY = (syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV, (("mode", "1777"), ("size", "1g")))
+_RUN = (syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV, (("mode", "755"), ("size", "64m")))
+_SEALED = (syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV, (("mode", "755"), ("size", "512m")))
+_GUARDS = ("nosuid", "nodev", "nosymfollow")
+"""What a session's t always has: its content is the jail's, and the session belongs to root."""
+# A shell's history would be the one change that every session makes to s.
+_ENVIRONMENT = {"HISTFILE": ""}
+_DPKG = {"DPKG_ADMINDIR": "/usr/lib/sysimage/dpkg"}
+
+
+def run(
+    site: Site, root: Dir, plan: JailPlan, command: tuple[str, ...], *, sealed: bool, base_ro: bool
+) -> int:
+    """Run a session to its end and return the exit status of its command. Raises LayoutError."""
+    name = plan.jail.name
+    return session.run(
+        session.Session(
+            name,
+            f"{site.root}/manage/{name}",
+            lambda: _attach(site, plan, sealed=sealed, base_ro=base_ro),
+            command,
+            environment=_ENVIRONMENT | (_DPKG if _has_dpkg(root) else {}),
+        )
+    )
+
+
+def _has_dpkg(root: Dir) -> bool:
+    try:
+        return root.lstat("j/mroot/usr/lib/sysimage/dpkg") is not None
+    except LayoutError:  # a link on the way, in a base of another kind
+        return False
+
+
+def _attach(site: Site, plan: JailPlan, *, sealed: bool, base_ro: bool) -> None:
+    """In the session's own mount namespace: mount the writable view and what is private to the session."""
+    mountpoint = f"{site.root}/manage/{plan.jail.name}"
+    t = f"{mountpoint}/t"
+    tree = []
+    for mount in plan.tables.manage:
+        if mount.target == mountpoint and base_ro:
+            tree.append(_with(mount, "ro"))
+        elif mount.target != t:
+            tree.append(mount)
+        elif not sealed:
+            tree.append(_with(mount, *_GUARDS))
+    live = Live(table.read())
+    with open_root(site.root) as root, Mounter(root, mounting.submounts(site.root, live)) as mounter:
+        mounter.attach(tree)
+        with open_root(mountpoint) as view:
+            if sealed:
+                _cover(view, "t", _SEALED)
+                with root.open("skel/t") as origin, open_root(t) as fresh:
+                    write_items(load_tree(origin), fresh)
+            _cover(view, "t/tmp", _TEMPORARY)
+            if view.lstat("run") is not None:
+                _cover(view, "run", _RUN)
+                with open_root(f"{mountpoint}/run") as run:
+                    run.make_dir("lock", 0o1777)
+            _terminals(view)
+
+
+def _with(mount: Mount, *words: str) -> Mount:
+    """Return a mount with these options as well; ro takes the place of rw."""
+    kept = [word for word in mount.options if word not in words and not (word == "rw" and "ro" in words)]
+    return structs.replace(mount, options=(*kept, *words))
+
+
+def _cover(view: Dir, path: str, how: tuple[int, tuple[tuple[str, str], ...]]) -> None:
+    """Mount a private tmpfs over a directory, which must be a real one: t may be hostile."""
+    try:
+        target = open_directory(view.fd, path)
+    except OSError:
+        raise LayoutError(
+            view.show(path),
+            "no real directory",
+            "a directory",
+            "the jail's t is not what it was: look at it from outside, or use --sealed",
+        ) from None
+    try:
+        made = devices.tmpfs(*how)
+        try:
+            syscalls.move_mount(made, target, b"")
+        finally:
+            os.close(made)
+    finally:
+        os.close(target)
+
+
+def _terminals(view: Dir) -> None:
+    """Give the session pseudo-terminals of its own: none of the host's can be reached."""
+    with contextlib.suppress(FileNotFoundError):
+        target = open_directory(view.fd, "dev/pts")
+        try:
+            made = devices.pseudo_terminals()
+            try:
+                syscalls.move_mount(made, target, b"")
+            finally:
+                os.close(made)
+        finally:
+            os.close(target)
