@@ -94,10 +94,10 @@ class JailParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExampleFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of the minimal working configuration; written only where none is."""
+    """A file of the minimal working configuration; written where none is, or the base's own, unchanged."""
 
     path: str
-    """Relative to the jail's root, as the jail sees it: etc/bind/named.conf."""
+    """Relative to the jail's root, as the jail sees it: etc/bind/named.conf. Nothing that is shared."""
     text: str
     """The whole of it."""
     mode: str = "0644"
@@ -134,6 +134,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A configuration to start from."""
 
 
+_OWN = ("etc", "root", "usr/local", "usr/X11R6", "var")
+"""Where in a jail an example may put files: its own s and t, not what all jails share."""
+
 _MODE = re.compile(r"0?[0-7]{3,4}")
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
@@ -158,8 +161,7 @@ def check_settings(settings: Settings, where: str) -> None:
     _check_network(settings.network, f"{where}.network")
     _check_parameters(settings.jail, f"{where}.jail")
     for file in settings.example.files:
-        _check_path(file.path, f"{where}.example.files", ())
-        _check_mode(file.mode, f"{where}.example.files: {file.path}")
+        _check_example(file, f"{where}.example.files")
     for command in settings.example.commands:
         _check_command(command, f"{where}.example.commands")
 
@@ -184,11 +186,22 @@ def _check_directory(directory: StateDirectory, where: str, tops: tuple[str, ...
             raise UsageError(f"{where}: {directory.path}", f"owner or group {name!r}", "a name")
 
 
+def _check_example(file: ExampleFile, where: str) -> None:
+    _check_path(file.path, where, _OWN)
+    _check_mode(file.mode, f"{where}: {file.path}")
+    for name in filter(None, (file.owner, file.group)):
+        if not _WORD.fullmatch(name):
+            raise UsageError(f"{where}: {file.path}", f"owner or group {name!r}", "a name")
+
+
 def _check_path(path: str, where: str, tops: tuple[str, ...]) -> None:
-    parts = path.split("/")
-    below = f"a path below {' or '.join(tops)}" if tops else "a path relative to the jail's root"
-    if {"", ".", ".."} & set(parts) or "\0" in path or (tops and (parts[0] not in tops or len(parts) < 2)):
+    below = f"a path below {' or '.join(tops)}"
+    if {"", ".", ".."} & set(path.split("/")) or "\0" in path or not path.startswith(_slashed(tops)):
         raise UsageError(where, f"path {path!r}", f"{below}, without '.' or '..'")
+
+
+def _slashed(tops: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{top}/" for top in tops)
 
 
 def _check_mode(mode: str, where: str) -> None:

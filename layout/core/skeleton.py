@@ -30,6 +30,7 @@ SECRETS = (
     "var/heimdal/*",
     "var/lib/apt/lists/*_*",
     "var/lib/dbus/machine-id",
+    "var/lib/heimdal-kdc/heimdal.db",
     "var/lib/heimdal-kdc/m-key",
     "var/lib/ldap/*",
     "var/lib/systemd/credential.secret",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from layout.core.errors import UsageError
 from layout.core.model import Manage, Platform, Preset, State
 from layout.core.profile import Config, Profile, check, decide, decode
+from layout.core.service import address_of
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "profiles").glob("*.toml"))
 MINIMAL = {"kind": "shared", "description": "x"}
@@ -29,6 +30,70 @@ def test_what_is_shipped_is_valid(path: Path) -> None:
         jail = decide(path.stem, path.stem, profile, platform, Preset.HARDENED, Manage.SESSION)
         assert not jail.suid
         assert not jail.exec
+
+
+DAEMONS = ("ldap", "bind", "heimdal")
+
+
+@pytest.mark.parametrize("platform", Platform)
+@pytest.mark.parametrize("name", DAEMONS)
+def test_a_shipped_daemon_is_whole_on_both_platforms(name: str, platform: Platform) -> None:
+    path = next(path for path in SHIPPED if path.stem == name)
+    profile = load(tomllib.loads(path.read_text()))
+    settings = profile.linux if platform is Platform.LINUX else profile.freebsd
+    service = settings.service
+    assert settings.packages
+    assert settings.example.files
+    assert settings.example.commands
+    assert service.ready.tcp
+    # It is ready on its own address and port, which no other profile and no resolver of the host has.
+    host, port = address_of(service.ready.tcp)
+    assert settings.network.ip4 == (f"{host}/32",)
+    assert f"{port}/tcp" in service.ports
+    assert settings.network.interface == ("lo" if platform is Platform.LINUX else "lo0")
+    if platform is Platform.LINUX:
+        assert service.command[0].startswith("/usr/")
+        assert set(service.capabilities) <= {"net_bind_service", "setuid", "setgid"}
+        assert not service.rc_conf
+        owners = {directory.owner for directory in (*settings.state, *service.run)}
+        assert owners <= {"root", "bind", "openldap"}
+    else:
+        assert not service.command  # it boots with /etc/rc
+        assert any(setting.endswith("_enable=YES") for setting in service.rc_conf)
+        assert not service.run
+    for file in settings.example.files:
+        assert file.text.strip()
+        assert "secret" not in file.text
+        assert "0.0.0.0" not in file.text
+
+
+def test_no_two_shipped_daemons_have_the_same_address() -> None:
+    for platform in ("linux", "freebsd"):
+        addresses = [
+            tomllib.loads(path.read_text())[platform]["network"]["ip4"][0]
+            for path in SHIPPED
+            if path.stem in DAEMONS
+        ]
+        assert len(set(addresses)) == len(DAEMONS)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["usr/sbin/named", "usr/local", "etc", "dev/x", "proc/x", "s/etc/x", "tmp/x", "etc/../usr/x", "/etc/x"],
+)
+def test_an_example_writes_only_what_is_the_jails_own(path: str) -> None:
+    files = [{"path": path, "text": "x"}]
+    with pytest.raises(UsageError, match=r"a path below etc or root or usr/local"):
+        load(MINIMAL | {"linux": {"example": {"files": files}}})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("owner", "a:b"), ("group", "../x"), ("mode", "4755"), ("owner", "-x")]
+)
+def test_an_example_file_has_a_plain_owner_and_mode(key: str, value: str) -> None:
+    files = [{"path": "etc/x", "text": "x", key: value}]
+    with pytest.raises(UsageError, match="etc/x"):
+        load(MINIMAL | {"freebsd": {"example": {"files": files}}})
 
 
 @pytest.mark.parametrize(
