@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
+from layout.actions.distribution import Checked, check_archive, check_open
 from layout.actions.split import Split, check_base, put_split_flags, split
 from layout.core import mtree
 from layout.core.errors import UsageError
@@ -17,7 +18,9 @@ from layout.core.model import Platform
 from layout.core.plan import SPLIT
 from layout.host import hostfiles, records
 from layout.host.beneath import Dir, Item, open_root, read_tree, remove_tree, write_items
+from layout.host.freebsd import sets
 from layout.host.records import BASE_RECORD, COMMIT, BaseRecord, CommitRecord, SetuidRecord
+from layout.host.site import running_platform
 
 if TYPE_CHECKING:
     from layout.host import closure
@@ -41,12 +44,15 @@ class _Filled:
 
 
 def source_path(source: str) -> str:
-    """Return a source as it is recorded: absolute, unless it is 'host'."""
+    """Return a source as it is recorded: absolute, unless it is 'host'; 'dist' is what the installer left."""
+    if source == "dist" or (source == "host" and running_platform() is Platform.FREEBSD):
+        return sets.DIST
     return source if source == "host" else hostfiles.absolute(source)
 
 
 def source_kind(source: str, platform: Platform, running: Platform, root: str = "") -> str:
-    """Return 'host', 'directory' or 'archive'. Raises UsageError for a source that cannot be one.
+    """Return 'host', 'directory' or 'archive'. Raises UsageError for a source that cannot be one, LayoutError
+    for an archive that is not what its MANIFEST says.
 
     `root` is ROOT, which a directory must not contain: it would be copied into itself.
     """
@@ -80,6 +86,8 @@ def source_kind(source: str, platform: Platform, running: Platform, root: str = 
         raise UsageError(
             source, "neither a directory nor a regular file", "a directory, an archive, or 'host'"
         )
+    if platform is Platform.FREEBSD:
+        check_archive(source)
     return "archive"
 
 
@@ -292,6 +300,7 @@ def _fill_from_archive(base: Dir, state: Dir, source: str, platform: Platform, t
     archive = hostfiles.open_regular(source)
     manifest = state.scratch()
     try:
+        checked = check_open(archive, source) if platform is Platform.FREEBSD else Checked("")
         label = f"unpacking {source}"
         found = unpack.unpack(
             archive, source, base.fd, manifest, progress=lambda done, total: tell(label, done, total)
@@ -317,6 +326,8 @@ def _fill_from_archive(base: Dir, state: Dir, source: str, platform: Platform, t
             for f in found.setuid
             if f.kind == "file" and f.mode & 0o6000  # not directories, whose setgid bit is about groups
         ),
+        sha256=checked.sha256,
+        notes=checked.notes,
     )
     return _Filled(record, lines)
 

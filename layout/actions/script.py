@@ -10,6 +10,7 @@ import msgspec
 from layout import __version__
 from layout.actions import init, mounting
 from layout.actions.context import Choice, Context
+from layout.actions.distribution import check_archive
 from layout.actions.observe import Is
 from layout.actions.populate import source_kind
 from layout.core.model import BaseTree, HostFile, Mount, Platform
@@ -65,14 +66,18 @@ def _source(context: Context, found: init.Survey) -> Source | None:
     recorded = hostfiles.read_text(f"{context.site.root}/.layout/{BASE_RECORD}") is not None
     trees = tuple(entry.path for entry in bases) if recorded else TREES
     platform = context.site.platform
-    toml = _toml({"source": base.source}).partition(" = ")[2].rstrip("\n")
+    toml = _value(base.source)
     match source_kind(base.source, platform, running_platform(), context.site.root):
         case "host":
             return Source("host", base.source, toml, trees, tuple(_host_items(platform)))
         case "directory":
             return Source("directory", base.source, toml, trees)
         case _:
-            return Source("archive", base.source, toml, trees)
+            if platform is Platform.LINUX:
+                return Source("archive", base.source, toml, trees)
+            checked = check_archive(base.source)
+            notes = tuple(_value(note) for note in checked.notes)
+            return Source("archive", base.source, toml, trees, sha256=checked.sha256, notes=notes)
 
 
 def _host_items(platform: Platform) -> Iterator[Item]:
@@ -96,6 +101,10 @@ def _host_item(item: closure.BaseItem) -> Item:
             return Item("copy", path, mode, source)
         case _:
             assert_never(item)
+
+
+def _value(text: str) -> str:
+    return _toml({"text": text}).partition(" = ")[2].rstrip("\n")
 
 
 def _toml(data: dict[str, object]) -> str:

@@ -59,7 +59,7 @@ Profile = Annotated[
     str | None, typer.Option("--profile", help="Profile, if not the one named like the jail.")
 ]
 Base = Annotated[
-    str | None, typer.Option("--base", help="Source of mroot: a directory, an archive, or 'host'.")
+    str | None, typer.Option("--base", help="Source of mroot: a directory, an archive, 'host' or 'dist'.")
 ]
 ForPlatform = Annotated[Platform | None, typer.Option("--platform", help="Whose mounts to spell.")]
 WithPreset = Annotated[Preset | None, typer.Option("--preset", help="Mount options.")]

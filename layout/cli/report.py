@@ -25,6 +25,8 @@ def print_init(output: Output, context: Context, outcome: Outcome) -> None:
             + (f"; left out: {left_out}" if left_out else "")
             + (f"; {plural(len(base.setuid), 'setuid file')}" if base.setuid else "")
         )
+        for note in base.notes:
+            output.note(f"base: {note}")
         if base.removed:
             output.detail(f"removed from the skeleton: {', '.join(base.removed)}")
     output.result(f"{plural(len(outcome.changes), 'change')}")

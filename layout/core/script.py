@@ -99,6 +99,8 @@ def _variables(work: Work, text: str) -> str:
         "platform": str(site.platform),
         "source": quote(source.path if source is not None else ""),
         "source_toml": quote(source.toml if source is not None else ""),
+        "sha256": source.sha256 if source is not None else "",
+        "notes": quote("\n".join(f"    {note}," for note in source.notes) if source is not None else ""),
         "staging": "",
         "made": "0",
         "created": "$(date -u +%Y-%m-%dT%H:%M:%SZ)",

@@ -36,7 +36,8 @@ def split_functions() -> str:
 def populate(work: Work) -> str:
     source = work.source
     assert source is not None
-    out = ["begin_base\n"]
+    out = [f"check_digest {source.sha256}\n"] if source.sha256 else []
+    out.append("begin_base\n")
     match source.kind:
         case "host":
             out += _items(source.items)

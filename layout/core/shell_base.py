@@ -249,6 +249,8 @@ base_record() {
     printf 'entries = %s\nbytes = %s\nsys_directory = %s\n' "$entries" "$bytes" "$sys_directory"
     toml_list removed "${removed%?}"
     toml_list setuid "$setuid"
+    printf 'sha256 = "%s"\n' "$sha256"
+    toml_list notes "$notes"
     printf '\n[%sleft_out]\n%s' "$1" "$left_out"
 }
 
@@ -346,6 +348,13 @@ fill_from_directory() {
 """
 
 FROM_ARCHIVE = r"""
+# check_digest SHA256: the source is still the archive that was compared with its MANIFEST
+check_digest() {
+    if [ ! -f "$source" ]; then conflict "$source" "$source" 'an archive'; fi
+    found=$(sha256 -q "$source" 2>/dev/null || sha256sum <"$source" | cut -d ' ' -f 1)
+    [ "$found" = "$1" ] || die "$source" "sha256 $found" "$1"
+}
+
 # fill_from_archive: unpack the source; names that leave its root are refused before anything is made
 fill_from_archive() {
     if [ ! -f "$source" ]; then conflict "$source" "$source" 'an archive'; fi

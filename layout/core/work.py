@@ -33,6 +33,10 @@ class Source:
     trees: tuple[str, ...] = TREES
     """What of the base is missing: one population makes all, and what is there stays."""
     items: tuple[Item, ...] = ()
+    sha256: str = ""
+    """Of the archive, when its digest was looked at."""
+    notes: tuple[str, ...] = ()
+    """What the base's record says of the source, each a value of TOML."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,10 @@ class BaseRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     left_out: dict[str, int] = {}
     """Device nodes, FIFOs, sockets ... that were not taken over, by kind."""
     setuid: tuple[SetuidRecord, ...] = ()
+    sha256: str = ""
+    """Of the archive, in hexadecimal; "" where it was not looked at."""
+    notes: tuple[str, ...] = ()
+    """What is to be known of the source: what its digest was compared with, or that it was not."""
 
 
 class CommitRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

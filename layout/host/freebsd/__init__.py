@@ -1,0 +1,1 @@
+"""What only FreeBSD has: nullfs, jails, devfs rulesets, distribution sets."""

@@ -1,0 +1,158 @@
+"""Bases for FreeBSD: the digest of an archive is that of its MANIFEST, or nothing is made."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from script_yard import Cli, run, script, small_tree, snapshot
+
+from layout.host.freebsd import sets
+
+pytestmark = pytest.mark.box
+FREEBSD = ("--platform", "freebsd", "--no-mount")
+
+
+@pytest.fixture(name="tree")
+def _tree(tmp_path: Path) -> Path:
+    """A small FreeBSD root."""
+    tree = small_tree(tmp_path / "tree")
+    (tree / "var/run").unlink()
+    (tree / "etc/over").unlink()
+    (tree / "etc/master.passwd").write_text("root:*:0:0::0:0:Charlie &:/root:/bin/sh\n")
+    return tree
+
+
+@pytest.fixture(name="archive")
+def _archive(tree: Path, tmp_path: Path) -> Path:
+    """base.txz with its MANIFEST, as a release has them."""
+    (tmp_path / "dist").mkdir()
+    archive = tmp_path / "dist/base.txz"
+    subprocess.run(
+        ["tar", "-cJf", archive, "-C", tree, "."], check=True, env={"XZ_OPT": "-0", "PATH": "/bin"}
+    )
+    manifest(archive)
+    return archive
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def manifest(archive: Path, path: Path | None = None, sha256: str = "", file: str = "") -> Path:
+    path = path or archive.with_name("MANIFEST")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f'{file or archive.name}\t{sha256 or digest(archive)}\t40\tbase\t"Base system (MANDATORY)"\ton\n'
+    )
+    return path
+
+
+def record(root: Path) -> dict[str, Any]:
+    return tomllib.loads((root / ".layout/bases/mroot.toml").read_text())
+
+
+def test_a_digest_as_in_the_manifest_is_recorded(layout: Cli, tmp_path: Path, archive: Path) -> None:
+    root = tmp_path / "root"
+    done = layout("--root", root, "init", "a", "--base", archive, *FREEBSD)
+    assert done.code == 0, done.err
+    assert f"base: sha256 as in {archive.with_name('MANIFEST')}" in done.err
+    found = record(root)
+    assert found["sha256"] == digest(archive)
+    assert found["notes"] == [f"sha256 as in {archive.with_name('MANIFEST')}"]
+
+
+def test_without_a_manifest_it_is_said_and_recorded(layout: Cli, tmp_path: Path, archive: Path) -> None:
+    archive.with_name("MANIFEST").unlink()
+    root = tmp_path / "root"
+    done = layout("--root", root, "init", "a", "--base", archive, *FREEBSD)
+    assert done.code == 0, done.err
+    assert f"base: sha256 not checked: no MANIFEST beside {archive}" in done.err
+    found = record(root)
+    assert found["sha256"] == digest(archive)
+    assert found["notes"][0].startswith("sha256 not checked")
+
+
+@pytest.mark.parametrize("command", ["init", "plan", "dry-run", "script"])
+@pytest.mark.parametrize("trouble", ["another digest", "another name", "malformed", "cut short"])
+def test_trouble_with_the_manifest_stops_everything(
+    layout: Cli, tmp_path: Path, archive: Path, command: str, trouble: str
+) -> None:
+    beside = archive.with_name("MANIFEST")
+    path, found = beside, ""
+    match trouble:
+        case "another digest":
+            manifest(archive, sha256="0" * 64)
+            path, found = archive, f"sha256 {digest(archive)}"
+        case "another name":
+            manifest(archive, file="kernel.txz")
+            found = "no base.txz, only kernel.txz"
+        case "malformed":
+            beside.write_text(beside.read_text().replace("\t", " "))
+            found = "in line 1"
+        case _:
+            beside.write_text(beside.read_text()[:-1])
+            found = "a last line without its end"
+    words = {
+        "init": ("init",),
+        "plan": ("plan",),
+        "dry-run": ("init", "--dry-run"),
+        "script": ("plan", "--script"),
+    }[command]
+    root = tmp_path / "root"
+    done = layout("--root", root, *words, "a", "--base", archive, *FREEBSD)
+    assert done.code == 1, done.out + done.err
+    assert done.err.startswith(f"layout: {path}: found ")
+    assert found in done.err
+    assert "\nhint: " in done.err
+    assert not root.exists()
+
+
+def test_manifests_of_releases_on_the_host_count(
+    layout: Cli, tmp_path: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.with_name("MANIFEST").unlink()
+    where = tmp_path / "MANIFESTS"
+    monkeypatch.setattr(sets, "MANIFESTS", str(where))
+    manifest(archive, where / "amd64-amd64-14.4-RELEASE", sha256="1" * 64)
+    root = tmp_path / "root"
+    done = layout("--root", root, "init", "a", "--base", archive, *FREEBSD)
+    assert done.code == 1
+    assert "that of one of amd64-amd64-14.4-RELEASE" in done.err
+    assert not root.exists()
+    genuine = manifest(archive, where / "amd64-amd64-15.1-RELEASE")
+    assert layout("--root", root, "init", "a", "--base", archive, *FREEBSD).code == 0
+    assert record(root)["notes"] == [f"sha256 as in {genuine}"]
+
+
+def test_dist_is_what_the_installer_left(
+    layout: Cli, tmp_path: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    done = layout("--root", root, "init", "a", "--base", "dist", *FREEBSD)
+    assert done.code == 2
+    assert sets.DIST in done.err
+    monkeypatch.setattr(sets, "DIST", str(archive))
+    assert layout("--root", root, "init", "a", "--base", "dist", *FREEBSD).code == 0
+    assert record(root)["source"] == str(archive)
+
+
+def test_the_script_checks_the_digest_as_well(layout: Cli, tmp_path: Path, archive: Path) -> None:
+    root = tmp_path / "root"
+    words = ("a", "--base", str(archive), *FREEBSD)
+    text = script(layout, root, *words, lint=True)
+    kept = archive.read_bytes()
+    archive.write_bytes(kept + b"x")
+    done = run(text, code=1)
+    assert f"found sha256 {digest(archive)}, expected" in done.stderr
+    assert not (root / "j/.new-mroot").exists()
+    archive.write_bytes(kept)
+    run(text)
+    made = snapshot(root)
+    root.rename(tmp_path / "of the script")
+    assert layout("--root", root, "init", *words).code == 0
+    assert snapshot(root) == made
