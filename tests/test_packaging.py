@@ -50,6 +50,17 @@ def test_wheel_has_every_module(wheel: list[str]) -> None:
     assert modules | {"layout/py.typed"} <= set(wheel)
 
 
+def test_wheel_and_sdist_have_every_file_for_the_host(wheel: list[str], sdist: list[str]) -> None:
+    files = {
+        str(path.relative_to(REPOSITORY))
+        for path in (REPOSITORY / "layout" / "share").rglob("*")
+        if path.is_file()
+    }
+    assert files
+    assert files <= set(wheel)
+    assert files <= {name.partition("/")[2] for name in sdist}
+
+
 def test_wheel_has_the_licence_and_the_command(wheel: list[str]) -> None:
     assert [name for name in wheel if name.endswith(".dist-info/licenses/LICENSE")]
     assert [name for name in wheel if name.endswith(".dist-info/entry_points.txt")]

@@ -1,10 +1,10 @@
-"""The data that comes with layout, profiles and templates, and the site's own, which win."""
+"""The data that comes with layout: profiles, templates, files for the host; and the site's own, which win."""
 
 from __future__ import annotations
 
 import os
 
-from layout.core.errors import UsageError
+from layout.core.errors import LayoutError, UsageError
 from layout.core.model import Platform, Preset, Site
 from layout.core.profile import Profile, check, decode
 from layout.core.tables import Template, load_template
@@ -71,3 +71,23 @@ def template(site: Site, preset: Preset, platform: Platform) -> Template:
     raise UsageError(
         f"{directory('fstab.d')}/{name}", "nothing", "the template of the mount tables", "reinstall layout"
     )
+
+
+def share(name: str) -> str:
+    """Return the text of a file for the host, such as rc.d/layout.in. Raises LayoutError."""
+    path = f"{_PACKAGE}/share/{name}"
+    text = hostfiles.read_text(path)
+    if text is None:
+        raise LayoutError(path, "nothing", "a file that comes with layout", "reinstall layout")
+    return text
+
+
+def prefix() -> str:
+    """Return the directory that has bin/layout, the program of this very installation. Raises LayoutError."""
+    import sysconfig
+
+    scripts = sysconfig.get_path("scripts")
+    if os.path.basename(scripts) != "bin" or not os.access(f"{scripts}/layout", os.X_OK):
+        hint = "install layout: pip install, or the port"
+        raise LayoutError(f"{scripts}/layout", "no program", "layout to be installed there", hint)
+    return os.path.dirname(scripts)

@@ -99,6 +99,10 @@ class Kind(StrEnum):
     """What can be rendered."""
 
     FSTAB = "fstab"
+    RC_D = "rc.d"
+    RC_D_VERIFY = "rc.d-verify"
+    PERIODIC = "periodic"
+    CONFIG = "layout.toml"
 
 
 @app.command()
@@ -114,5 +118,29 @@ def render(
     match kind:
         case Kind.FSTAB:
             fstab(ctx, names, platform, preset, manage)
+        case Kind.RC_D:
+            _script(ctx, names, "rc.d/layout")
+        case Kind.RC_D_VERIFY:
+            _script(ctx, names, "rc.d/layout_verify")
+        case Kind.PERIODIC:
+            _script(ctx, names, "periodic/security/450.layout")
+        case Kind.CONFIG:
+            _script(ctx, names, "")
         case _:
             raise AssertionError(kind)
+
+
+def _script(ctx: typer.Context, names: list[str] | None, template: str) -> None:
+    """Print what is for the host as a whole: a script, or (without a template) the sample configuration."""
+    from layout.actions import integration
+
+    found = globals_of(ctx)
+    if names:
+        raise UsageError(
+            "layout render", f"the jail {names[0]}", "none: this one is the host's, not a jail's"
+        )
+    text = integration.script(template, found.root, found.config) if template else integration.sample()
+    if found.output.json:
+        found.output.document({"text": text})
+    else:
+        found.output.raw(text)
