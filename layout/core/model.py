@@ -58,6 +58,8 @@ class Site(msgspec.Struct, frozen=True):
     platform: Platform
     host_fstab: str
     """The fstab of the host; ETC/fstab when ROOT was given explicitly: a trial touches nothing else."""
+    trial: bool = False
+    """ROOT was given explicitly: what is generated stays below ETC, and nothing starts at boot."""
 
 
 class State(msgspec.Struct, frozen=True):

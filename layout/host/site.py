@@ -41,7 +41,8 @@ def find(root: str | None, config_path: str | None, platform: Platform | None) -
         raise UsageError(config_path, "nothing", "a configuration file", "check --config and LAYOUT_CONFIG")
     config = decode(data or {}, Config, path)
     place = root if root is not None else checked_path(config.root)
-    return Site(place, etc, platform, "/etc/fstab" if root is None else f"{etc}/fstab"), config
+    fstab = "/etc/fstab" if root is None else f"{etc}/fstab"
+    return Site(place, etc, platform, fstab, trial=root is not None), config
 
 
 def checked_path(path: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, assert_never
 
 import typer
 
@@ -12,6 +12,7 @@ from layout.actions.context import Choice, Context
 from layout.cli.app import ForPlatform, Names, WithManage, WithPreset, app, globals_of, need_root
 from layout.cli.output import plural
 from layout.core.errors import UsageError
+from layout.core.model import Platform, Preset
 
 
 @app.command()
@@ -99,6 +100,8 @@ class Kind(StrEnum):
     """What can be rendered."""
 
     FSTAB = "fstab"
+    JAIL_CONF = "jail.conf"
+    RC_CONF = "rc.conf"
     RC_D = "rc.d"
     RC_D_VERIFY = "rc.d-verify"
     PERIODIC = "periodic"
@@ -126,8 +129,34 @@ def render(
             _script(ctx, names, "periodic/security/450.layout")
         case Kind.CONFIG:
             _script(ctx, names, "")
+        case Kind.JAIL_CONF | Kind.RC_CONF:
+            _jails(ctx, kind, names, preset)
         case _:
-            raise AssertionError(kind)
+            assert_never(kind)
+
+
+def _jails(
+    ctx: typer.Context,
+    kind: Literal[Kind.JAIL_CONF, Kind.RC_CONF],
+    names: list[str] | None,
+    preset: Preset | None,
+) -> None:
+    """Print how jails run on FreeBSD."""
+    from layout.core import jailconf
+
+    found = globals_of(ctx)
+    context = found.context(Platform.FREEBSD)
+    plans = context.described(names or [], Choice(preset=preset))
+    if any(plan.jail.platform is not Platform.FREEBSD for plan in plans):
+        plans = context.described(names or [], Choice(platform=Platform.FREEBSD, preset=preset))
+    if kind is Kind.RC_CONF:
+        text = jailconf.rc_conf(plans)
+    else:
+        text = "".join(jailconf.render(plan, context.site) for plan in plans)
+    if found.output.json:
+        found.output.document({"text": text})
+    else:
+        found.output.raw(text)
 
 
 def _script(ctx: typer.Context, names: list[str] | None, template: str) -> None:
