@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
+from msgspec import structs
+
 from layout.actions.distribution import Checked, check_archive, check_open
 from layout.actions.split import Split, check_base, put_split_flags, split
 from layout.core import mtree
 from layout.core.errors import UsageError
 from layout.core.model import Platform
-from layout.core.plan import SPLIT
 from layout.host import hostfiles, records
 from layout.host.beneath import Dir, Item, open_root, read_tree, remove_tree, write_items
 from layout.host.freebsd import sets
@@ -23,12 +24,17 @@ from layout.host.records import BASE_RECORD, COMMIT, BaseRecord, CommitRecord, S
 from layout.host.site import running_platform
 
 if TYPE_CHECKING:
+    from layout.core.mtree import ManifestEntry
     from layout.host import closure
+    from layout.host.beneath.hashed import Hashed
 
 Tell = Callable[[str, int, int], None]
 """Progress: what is going on, how much is done, out of how much (0: not known)."""
 
 MANIFEST = "bases/mroot.mtree"
+"""The manifest of mroot, in the directory of layout's state."""
+SKELETON = "bases/skel.mtree"
+"""That of skel."""
 _STAGED = (("skel", "s"), ("skel", "t"), ("j", "mroot"))
 _NEW = ".new-"
 _TREES = ("j", "s", "t", "skel", "manage", ".layout")
@@ -36,10 +42,11 @@ _TREES = ("j", "s", "t", "skel", "manage", ".layout")
 
 @dataclass(slots=True)
 class _Filled:
-    """What came out of a source: its record, the lines of its manifest, file flags yet to be set."""
+    """What came out of a source: its record, the hashes of its files, file flags yet to be set."""
 
     record: BaseRecord
-    lines: Iterable[str]
+    known: dict[str, tuple[int, str]]
+    """Size and SHA-256 by path."""
     flags: list[tuple[str, int]] = field(default_factory=list)
 
 
@@ -143,9 +150,9 @@ def populate(root: Dir, state: Dir, source: str, platform: Platform, kind: str, 
             with halves.open(f"{_NEW}s") as s, halves.open(f"{_NEW}t") as t:
                 lost = put_split_flags(base, s, t, filled.flags)
             record = _complete(filled.record, done, lost)
-            state.write_whole(
-                f"bases/{_NEW}mroot.mtree", _manifest(filled.lines).encode("utf-8", "surrogateescape"), 0o600
-            )
+            tell("writing the manifest", 0, 0)
+            with halves.open(f"{_NEW}s") as s, halves.open(f"{_NEW}t") as t:
+                _write_manifests(state, base, s, t, filled.known)
             tell("writing to disk", 0, 0)
             base.sync()
     except BaseException:
@@ -166,17 +173,28 @@ def commit(root: Dir, state: Dir, complete: CommitRecord) -> None:
                 remove_tree(directory, f"{_NEW}{name}")
         elif root.lstat(staged) is not None:
             root.rename(staged, f"{parent}/{name}")
-    manifest = f"bases/{_NEW}mroot.mtree"
-    if "j/mroot" in complete.keep:
-        if state.lstat(manifest) is not None:
-            state.unlink(manifest)
-    else:
-        if state.lstat(manifest) is not None:
-            if state.lstat(MANIFEST) is not None:
-                state.unlink(MANIFEST)
-            state.rename(manifest, MANIFEST)
+    _commit_manifest(state, MANIFEST, keep="j/mroot" in complete.keep)
+    _commit_manifest(state, SKELETON, keep=not {"skel/s", "skel/t"}.isdisjoint(complete.keep))
+    if "j/mroot" not in complete.keep:
         records.write(state, BASE_RECORD, complete.base)
     state.unlink(COMMIT)
+
+
+def _commit_manifest(state: Dir, path: str, *, keep: bool) -> None:
+    staged = _staged(path)
+    if state.lstat(staged) is None:
+        return
+    if keep:
+        state.unlink(staged)
+        return
+    if state.lstat(path) is not None:
+        state.unlink(path)
+    state.rename(staged, path)
+
+
+def _staged(path: str) -> str:
+    head, _, name = path.rpartition("/")
+    return f"{head}/{_NEW}{name}"
 
 
 def finish_commit(root: Dir, state: Dir) -> bool:
@@ -197,9 +215,10 @@ def clear_staging(root: Dir, state: Dir) -> int:
                 count += remove_tree(directory, f"{_NEW}{name}")
         except FileNotFoundError:
             continue
-    if state.lstat(f"bases/{_NEW}mroot.mtree") is not None:
-        state.unlink(f"bases/{_NEW}mroot.mtree")
-        count += 1
+    for manifest in map(_staged, (MANIFEST, SKELETON)):
+        if state.lstat(manifest) is not None:
+            state.unlink(manifest)
+            count += 1
     return count
 
 
@@ -228,29 +247,18 @@ def _fill_from_items(
     tell: Tell,
     total: int = 0,
 ) -> _Filled:
-    lines: list[str] = []
-    digests: dict[str, str] = {}
-    place: dict[str, int] = {}
+    known: dict[str, tuple[int, str]] = {}
 
     def counted() -> Iterator[Item]:
         for index, item in enumerate(items):
             if index % 64 == 0:
                 tell(f"populating mroot from {source}", index, total)
             yield item
-            if item.path in digests:
-                place[item.path] = len(lines)
-                lines.append(_line(item, digests.pop(item.path)))
-            elif item.path and stat.S_ISREG(item.mode):  # a further hard link: the same file by another name
-                first = lines[place[item.target]]
-                name, other = _line(item, "").partition(" ")[0], first.partition(" ")[0]
-                lines.extend([f"{mtree.HARDLINK.decode()}{name} {other}", name + first[len(other) :]])
-            elif item.path:
-                lines.append(_line(item, ""))
 
     written = write_items(
         counted(),
         base,
-        digests=lambda item, digest: digests.__setitem__(item.path, digest),
+        digests=lambda item, digest: known.__setitem__(item.path, (item.size, digest)),
         hold_flags=True,
     )
     setuid = tuple(SetuidRecord(i.path, f"{stat.S_IMODE(i.mode):04o}", i.uid, i.gid) for i in written.setuid)
@@ -263,15 +271,7 @@ def _fill_from_items(
         left_out=dict(left_out + written.lost),
         setuid=setuid,
     )
-    return _Filled(record, lines, written.flags)
-
-
-def _line(item: Item, digest: str) -> str:
-    if stat.S_ISLNK(item.mode):
-        return mtree.line(item.path, "link", uid=item.uid, gid=item.gid, target=item.target)
-    if stat.S_ISDIR(item.mode):
-        return mtree.line(item.path, "dir", stat.S_IMODE(item.mode), item.uid, item.gid)
-    return mtree.line(item.path, "file", stat.S_IMODE(item.mode), item.uid, item.gid, item.size, digest)
+    return _Filled(record, known, written.flags)
 
 
 def _host_items(items: Iterable[closure.BaseItem]) -> Iterator[Item]:
@@ -307,7 +307,7 @@ def _fill_from_archive(base: Dir, state: Dir, source: str, platform: Platform, t
         )
         os.lseek(manifest, 0, os.SEEK_SET)
         with os.fdopen(os.dup(manifest), "rb") as file:
-            lines = file.read().decode("utf-8", "surrogateescape").split("\n")[1:]
+            known = mtree.digests(file.read())
     finally:
         os.close(archive)
         os.close(manifest)
@@ -329,29 +329,33 @@ def _fill_from_archive(base: Dir, state: Dir, source: str, platform: Platform, t
         sha256=checked.sha256,
         notes=checked.notes,
     )
-    return _Filled(record, lines)
+    return _Filled(record, known)
 
 
 def _complete(record: BaseRecord, done: Split, lost_flags: int) -> BaseRecord:
-    import msgspec
-
     left_out = record.left_out | ({"file flag": lost_flags} if lost_flags else {})
-    return msgspec.structs.replace(
-        record, removed=done.removed, sys_directory=done.sys_directory, left_out=left_out
-    )
+    return structs.replace(record, removed=done.removed, sys_directory=done.sys_directory, left_out=left_out)
 
 
-def _manifest(lines: Iterable[str]) -> str:
-    """Keep what stays in mroot: the skeletons belong to the jails and may change."""
-    prefixes = tuple(f"./{name}" for name, _ in SPLIT)
-    starts = tuple(f"{prefix}/" for prefix in prefixes)
-    kept = []
-    comment = ""  # "# hardlink NAME TARGET" stands before the line of NAME and goes with it
-    for line in lines:
-        if line.startswith("#"):
-            comment = line
-            continue
-        if line and not line.startswith(starts) and line.partition(" ")[0] not in prefixes:
-            kept += [comment, line] if comment else [line]
-        comment = ""
-    return "#mtree\n" + "\n".join(kept) + "\n"
+def _write_manifests(state: Dir, base: Dir, s: Dir, t: Dir, known: dict[str, tuple[int, str]]) -> None:
+    """Write what mroot and skel are now, after the split: what every later look is compared with."""
+    from layout.host.beneath.hashed import hashed
+
+    trees = {
+        MANIFEST: list(hashed(base, known).entries.values()),
+        SKELETON: skeleton_entries(hashed(s), hashed(t)),
+    }
+    for path, entries in trees.items():
+        text = mtree.text(entries).encode("utf-8", "surrogateescape")
+        state.write_whole(_staged(path), text, 0o600)
+
+
+def skeleton_entries(s: Hashed, t: Hashed) -> list[ManifestEntry]:
+    """Return the entries of skel, from those of its two halves."""
+    entries = [mtree.ManifestEntry(".", "dir", 0o755, 0, 0)]
+    for half, tree in (("s", s), ("t", t)):
+        for path, entry in tree.entries.items():
+            below = half if path == "." else f"{half}/{path}"
+            first = f"{half}/{entry.nlink_of}" if entry.nlink_of else ""
+            entries.append(structs.replace(entry, path=below, nlink_of=first))
+    return entries

@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "sessions": ("manage",),
     "jails": ("status",),
     "profiles": ("profile",),
+    "bases": ("base",),
 }
 """Modules of layout.cli.commands and the commands that each has: only the one that is asked for is loaded."""
 

@@ -58,6 +58,18 @@ class Report(msgspec.Struct):
     host: HostReport
     counts: Counts
 
+    def joined(self, other: Report) -> Report:
+        """Return this report with what another says of the host."""
+        ours, theirs = self.counts, other.counts
+        counts = Counts(
+            ours.checks + theirs.checks,
+            ours.errors + theirs.errors,
+            ours.warnings + theirs.warnings,
+            ours.probes + theirs.probes,
+        )
+        host = HostReport([*self.host.findings, *other.host.findings])
+        return Report(self.ok and other.ok, self.jails, host, counts)
+
 
 def error(code: str, path: str, found: str, expected: str, hint: str = "") -> Finding:
     """Return a finding that makes verify fail."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, assert_never
 
+import msgspec
+
 from layout.core.errors import LayoutError
+from layout.core.findings import Finding, error
 
 HEADER = b"#mtree\n"
 HARDLINK = b"# hardlink "
@@ -26,8 +28,7 @@ _LINE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestEntry:
+class ManifestEntry(msgspec.Struct, frozen=True):
     """One line of a manifest, decoded."""
 
     path: str
@@ -110,6 +111,17 @@ def parse_manifest(data: bytes, path: str) -> Iterator[ManifestEntry]:
         original = b""
 
 
+def digests(data: bytes) -> dict[str, tuple[int, str]]:
+    """Return size and SHA-256 of the files of a manifest just written, by path: quicker than to parse it."""
+    found = {}
+    for line in data.split(b"\n"):
+        if b" type=file " in line:
+            name, _, rest = line.partition(b" ")
+            size = rest.rpartition(b" size=")[2].partition(b" ")[0]
+            found[_text(name)] = (int(size), rest[-64:].decode())
+    return found
+
+
 def _text(encoded: bytes) -> str:
     name = decode_path(encoded)
     if name[:2] == b"./":
@@ -128,7 +140,7 @@ def line(
     target: str = "",
 ) -> str:
     """Return the line of one entry. `path` is relative; `digest` is the SHA-256 of a file in hexadecimal."""
-    name = f"./{encode_path(os.fsencode(path)).decode()}"
+    name = "." if path == "." else f"./{encode_path(os.fsencode(path)).decode()}"
     match kind:
         case "dir":
             return f"{name} type=dir mode={mode:04o} uid={uid} gid={gid}"
@@ -139,3 +151,59 @@ def line(
             return f"{name} type=file mode={mode:04o} uid={uid} gid={gid} size={size} sha256digest={digest}"
         case _:
             assert_never(kind)
+
+
+def text(entries: Iterable[ManifestEntry]) -> str:
+    """Return the manifest of these entries, parents before what is in them."""
+    lines = [HEADER.decode().rstrip("\n")]
+    for entry in entries:
+        if entry.nlink_of:
+            name, target = (encode_path(os.fsencode(path)).decode() for path in (entry.path, entry.nlink_of))
+            lines.append(f"{HARDLINK.decode()}./{name} ./{target}")
+        lines.append(line_of(entry))
+    return "\n".join([*lines, ""])
+
+
+def line_of(entry: ManifestEntry) -> str:
+    """Return the line of one entry."""
+    e = entry
+    return line(e.path, e.kind, e.mode, e.uid, e.gid, e.size, e.digest, e.target)
+
+
+def differences(
+    wanted: Mapping[str, ManifestEntry], seen: Mapping[str, ManifestEntry], top: str
+) -> Iterator[Finding]:
+    """Yield what is not as in the manifest; `top` is the path of the tree, for messages."""
+    for path in sorted(wanted.keys() | seen.keys()):
+        old, new = wanted.get(path), seen.get(path)
+        where = top if path == "." else f"{top}/{path}"
+        if new is None and old is not None:
+            yield error("S9-missing", where, "nothing", f"the {_WORDS[old.kind]} of the manifest", _RESTORE)
+        elif old is None and new is not None:
+            yield error("S9-extra", where, f"a {_WORDS[new.kind]}", "nothing: not in the manifest", _ACCEPT)
+        elif old is not None and new is not None and (found := _changed(old, new)):
+            yield error("S9-changed", where, *found, _RESTORE)
+
+
+_WORDS = {"file": "file", "dir": "directory", "link": "symbolic link"}
+_RESTORE = "restore it, or accept what is there now: layout base verify --update"
+_ACCEPT = "remove it, or accept what is there now: layout base verify --update"
+
+
+def _changed(old: ManifestEntry, new: ManifestEntry) -> tuple[str, str] | None:
+    """Return what is found and what was expected, in the words of mtree(5), or None: the same."""
+    if old.kind != new.kind:
+        return f"a {_WORDS[new.kind]}", f"a {_WORDS[old.kind]}"
+    found, expected = [], []
+    for word, ours, theirs in (
+        ("mode", f"{old.mode:04o}", f"{new.mode:04o}"),
+        ("uid", old.uid, new.uid),
+        ("gid", old.gid, new.gid),
+        ("size", old.size, new.size),
+        ("link", old.target, new.target),
+        ("sha256", old.digest, new.digest),
+    ):
+        if ours != theirs:
+            found.append(f"{word}={theirs}")
+            expected.append(f"{word}={ours}")
+    return (" ".join(found), " ".join(expected)) if found else None

@@ -60,7 +60,7 @@ def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
         for name in sorted([*directories, *files, "."]):
             path = os.path.join(top, name)
             at = os.path.normpath(os.path.relpath(path, root))
-            if at in {".layout/lock", ".layout/bases/mroot.mtree"}:
+            if at in {".layout/lock", ".layout/bases/mroot.mtree", ".layout/bases/skel.mtree"}:
                 continue
             status = os.lstat(path)
             content: object = None

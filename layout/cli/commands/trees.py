@@ -116,13 +116,21 @@ def verify(
     ctx: typer.Context,
     names: Names = None,
     quick: Annotated[bool, typer.Option("--quick", help="Mounts, links, modes and records only.")] = False,
+    base: Annotated[
+        bool, typer.Option("--base", help="Compare the base's files with their manifest as well.")
+    ] = False,
 ) -> None:
     """Prove that ro is ro and rw is rw, for every jail."""
     from layout.actions.verify import verify_named
     from layout.cli import report
 
     found = globals_of(ctx)
-    result = verify_named(found.context(), names or [], quick=quick, tell=found.output.tell)
+    context = found.context()
+    result = verify_named(context, names or [], quick=quick, tell=found.output.tell)
+    if base:
+        from layout.actions.bases import verify_base
+
+        result = result.joined(verify_base(context, found.output.tell).report)
     if found.output.json:
         found.output.document(result)
     else:

@@ -74,8 +74,8 @@ class _Walker:
         seen = self.seen
         loose = self.loose
         remarkable = 0o6002 if loose else 0o6000
-        with os.scandir(fd) as entries:
-            for entry in entries:
+        with os.scandir(fd) as found_here:
+            for entry in found_here:
                 seen.entries += 1
                 try:
                     found = entry.stat(follow_symlinks=False)
@@ -116,7 +116,7 @@ def _sticky(mode: int) -> bool:
     return bool(mode & 0o1000) and stat.S_ISDIR(mode)
 
 
-def _entries(top: Dir) -> Iterator[tuple[int, str, str, os.stat_result]]:
+def entries(top: Dir) -> Iterator[tuple[int, str, str, os.stat_result]]:
     """Yield (descriptor of the directory, its path, name, status) of every entry below `top`.
 
     Only the directories on the way to the current one are held open, however wide the tree is. Raises
@@ -126,8 +126,8 @@ def _entries(top: Dir) -> Iterator[tuple[int, str, str, os.stat_result]]:
     try:
         while True:
             fd, path, below = chain[-1]
-            with os.scandir(fd) as entries:
-                for entry in entries:
+            with os.scandir(fd) as found_here:
+                for entry in found_here:
                     found = entry.stat(follow_symlinks=False)
                     if found.st_mode & 0o170000 == stat.S_IFDIR:
                         below.append(entry.name)
@@ -151,7 +151,7 @@ def _entries(top: Dir) -> Iterator[tuple[int, str, str, os.stat_result]]:
 
 def symlinks(top: Dir) -> Iterator[tuple[str, str]]:
     """Yield (path, target) of every symbolic link below `top`. Raises OSError, LayoutError."""
-    for fd, path, name, found in _entries(top):
+    for fd, path, name, found in entries(top):
         if stat.S_ISLNK(found.st_mode):
             yield f"{path}/{name}" if path else name, os.readlink(name, dir_fd=fd)
 
@@ -174,7 +174,7 @@ class Print(msgspec.Struct, frozen=True):
 
 def snapshot(top: Dir) -> Iterator[tuple[str, Print]]:
     """Yield (path, print) of every entry below `top`. Raises OSError, LayoutError: no change goes unseen."""
-    for _, path, name, s in _entries(top):
+    for _, path, name, s in entries(top):
         yield (
             f"{path}/{name}" if path else name,
             Print(s.st_mode, s.st_uid, s.st_gid, s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns),

@@ -1,0 +1,149 @@
+"""`layout base verify` and `list`: mroot and skel against their manifests, and where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from layout.actions.context import Context
+from layout.actions.populate import MANIFEST, SKELETON, skeleton_entries
+from layout.core import findings, mtree
+from layout.core.errors import LayoutError
+from layout.core.findings import Finding, Report, error
+from layout.core.mtree import ManifestEntry
+from layout.host import records
+from layout.host.beneath import Dir, open_root
+from layout.host.beneath.hashed import Hashed, hashed
+from layout.host.records import BASE_RECORD, BaseRecord
+
+Tell = Callable[[str, int, int], None]
+
+_SPECIAL = "S9-special"
+_LARGEST = 1 << 30
+_TREES = ((MANIFEST, "j/mroot"), (SKELETON, "skel"))
+_UPDATE = "layout base verify --update writes one of what is there now, once you trust it"
+
+
+@dataclass(slots=True)
+class Verified:
+    """What came of a comparison."""
+
+    report: Report
+    bytes: int = 0
+    """How much was read and hashed."""
+    written: list[str] = field(default_factory=list)
+    """Manifests that were written anew."""
+
+
+class BaseSummary(msgspec.Struct):
+    """The base of a ROOT, for people and programs."""
+
+    record: BaseRecord
+    manifest: bool
+    """There is one to verify it against."""
+
+
+def base_of(context: Context) -> BaseSummary | None:
+    """Return the base of ROOT, or None when there is none yet. Raises LayoutError, OSError."""
+    try:
+        with open_root(context.site.root) as root, root.open(".layout") as state:
+            record = records.read(state, BASE_RECORD, BaseRecord)
+            return BaseSummary(record, state.lstat(MANIFEST) is not None) if record is not None else None
+    except FileNotFoundError:
+        return None
+
+
+def verify_base(context: Context, tell: Tell, *, update: bool = False) -> Verified:
+    """Compare mroot and skel with their manifests: each type, mode, owner, size, link and content.
+
+    With `update` the manifests are written anew where they differ, the report says what they accepted, and
+    the caller holds the lock. Raises LayoutError when ROOT has no base, or when what is there cannot be
+    accepted; else what cannot be looked at is a finding.
+    """
+    found: list[Finding] = []
+    fresh: dict[str, dict[str, ManifestEntry]] = {}
+    checks = size = 0
+    with context.open() as root, opened_state(context, root) as state:
+        for manifest, path in _TREES:
+            top = f"{context.site.root}/{path}"
+            try:
+                seen, special, read = _look(root, path, tell)
+                wanted = _read(state, manifest)
+            except (OSError, LayoutError) as problem:
+                found.append(_unseen(top, problem))
+                continue
+            checks += len(seen)
+            size += read
+            if wanted is None:
+                found.append(error("S9-manifest", state.show(manifest), "nothing", "a manifest", _UPDATE))
+            else:
+                found += mtree.differences(wanted, seen, top)
+            if wanted != seen:
+                fresh[manifest] = seen
+            found += [
+                error(_SPECIAL, f"{top}/{below}", f"a {kind}", "none in a base", f"rm {top}/{below}")
+                for below, kind in special
+            ]
+        if update:
+            _refuse_unacceptable(found)
+            for manifest, entries in fresh.items():
+                write_manifest(state, manifest, entries)
+    return Verified(findings.report(found, {}, checks), size, list(fresh) if update else [])
+
+
+def _refuse_unacceptable(found: list[Finding]) -> None:
+    for one in found:
+        if one.code in {"S8-unseen", _SPECIAL}:
+            raise LayoutError(one.path, one.found, one.expected, one.hint)
+
+
+def write_manifest(state: Dir, manifest: str, entries: dict[str, ManifestEntry]) -> None:
+    """Write a manifest whole. Raises OSError."""
+    text = mtree.text(entries.values()).encode("utf-8", "surrogateescape")
+    state.write_whole(manifest, text, 0o600)
+
+
+def opened_state(context: Context, root: Dir) -> Dir:
+    """Open layout's state of a ROOT that has a base. Raises LayoutError when it has none."""
+    try:
+        state = root.open(".layout")
+        if records.read(state, BASE_RECORD, BaseRecord) is not None:
+            return state
+        state.close()
+    except FileNotFoundError:
+        pass
+    path = f"{context.site.root}/.layout/{BASE_RECORD}"
+    raise LayoutError(path, "nothing", "the record of a base", "layout init NAME makes one")
+
+
+def _look(root: Dir, path: str, tell: Tell) -> tuple[dict[str, ManifestEntry], list[tuple[str, str]], int]:
+    def progress(count: int) -> None:
+        tell(f"hashing {path}", count, 0)
+
+    if path != "skel":
+        with root.open(path) as top:
+            tree = hashed(top, tell=progress)
+        return tree.entries, tree.special, tree.bytes
+    halves: dict[str, Hashed] = {}
+    for half in ("s", "t"):
+        with root.open(f"skel/{half}") as top:
+            halves[half] = hashed(top, tell=progress)
+    entries = {entry.path: entry for entry in skeleton_entries(halves["s"], halves["t"])}
+    special = [(f"{half}/{below}", kind) for half, tree in halves.items() for below, kind in tree.special]
+    return entries, special, sum(tree.bytes for tree in halves.values())
+
+
+def _read(state: Dir, manifest: str) -> dict[str, ManifestEntry] | None:
+    try:
+        data = state.read(manifest, _LARGEST)
+    except FileNotFoundError:
+        return None
+    return {entry.path: entry for entry in mtree.parse_manifest(data, state.show(manifest))}
+
+
+def _unseen(path: str, problem: OSError | LayoutError) -> Finding:
+    if isinstance(problem, LayoutError):
+        return error("S8-unseen", problem.path, problem.found, problem.expected, problem.hint)
+    return error("S8-unseen", path, (problem.strerror or str(problem)).lower(), "to look at it")
