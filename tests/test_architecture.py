@@ -37,12 +37,14 @@ SIBLINGS = {
     "layout.host.linux": (
         "layout.host.beneath",
         "layout.host.run",
+        "layout.host.forked",
         "layout.host.pty_relay",
         "layout.host.standard",
     ),
     "layout.host.freebsd": (
         "layout.host.beneath",
         "layout.host.run",
+        "layout.host.forked",
         "layout.host.pty_relay",
         "layout.host.standard",
     ),

@@ -18,6 +18,7 @@ import tty
 from collections.abc import Iterator
 from types import TracebackType
 
+_END_OF_FILE = b"\x04"
 _LIMIT = 65536  # what one direction may hold before its source has to wait
 
 _GONE = {errno.EIO, errno.EPIPE, errno.ENXIO, errno.EBADF}  # the other side ended: no failure of the work
@@ -230,3 +231,61 @@ class Terminal:
             if os.tcgetpgrp(self.fd) == os.getpgrp():
                 self.raw()
         self.resize(master)
+
+
+class Terminals:
+    """The administrator's terminal and the session's, joined by two directions of a relay.
+
+    What is opened is closed, and the administrator's terminal put back, by `stack`.
+    """
+
+    def __init__(self, relay: Relay, stack: contextlib.ExitStack) -> None:
+        self._relay = relay
+        self._stack = stack
+        self._own: Terminal | None = None
+        self._keyboard: Pump | None = None
+        self._screen: Pump | None = None
+        self._master = -1
+
+    def join(self, master: int, *, keys: bool = False) -> None:
+        """Lead bytes to and from the session's terminal. `keys`: from standard input though it is none."""
+        terminals = [fd for fd in (1, 2, 0) if is_terminal(fd)]
+        # Without a terminal at all the caller asked for one: then 0 and 1 take its place.
+        source, sink = 0, terminals[0] if terminals else 1
+        self._master = master
+        os.set_blocking(master, False)
+        if terminals:
+            with_keys = is_terminal(0)
+            self._own = Terminal(0 if with_keys else sink, keys=with_keys, screen=is_terminal(1))
+            self._own.dress(master)
+            self._stack.enter_context(self._own)
+            sink = reopen(sink, os.O_WRONLY)
+            self._stack.callback(os.close, sink)
+        if is_terminal(0):
+            source = reopen(0, os.O_RDONLY)
+            self._stack.callback(os.close, source)
+            self._keyboard = Pump(source, master)
+            self._relay.inputs.append(self._keyboard)
+        elif keys:
+            self._relay.inputs.append(Pump(source, master, farewell=_END_OF_FILE))
+        output = Pump(master, sink)
+        self._relay.outputs.append(output)
+        if terminals:
+            self._screen = output
+
+    def hung_up(self) -> bool:
+        """Say whether the administrator's terminal is gone."""
+        no_keys = self._keyboard is not None and not self._keyboard.source_open
+        return no_keys or (self._screen is not None and self._screen.broken)
+
+    def tell(self, number: int) -> None:
+        """Do what a signal about the administrator's terminal asks for: SIGWINCH, SIGTSTP, SIGCONT."""
+        if self._own is None:
+            if number == signal.SIGTSTP:
+                os.kill(os.getpid(), signal.SIGSTOP)
+        elif number == signal.SIGWINCH:
+            self._own.resize(self._master)
+        elif number == signal.SIGTSTP:
+            self._own.stop(self._master)
+        elif number == signal.SIGCONT:
+            self._own.resume(self._master)

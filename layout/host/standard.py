@@ -7,6 +7,7 @@ import fcntl
 import os
 import stat
 import sys
+import termios
 from dataclasses import dataclass
 
 from layout.core.errors import UsageError
@@ -117,3 +118,21 @@ def lend(name: str, terminal: bool | None, relay: Relay, lent: contextlib.ExitSt
             hint = "redirect it: a confined session must not have this one"
             raise UsageError(f"{_NAMES[fd]} of {name}", kind, allowed, hint)
     return tuple(result)
+
+
+def take(standard: tuple[Standard, ...], slave: int, dev: str = "/dev") -> None:
+    """Become the leader of a new terminal session, and make 0, 1 and 2 what the command gets.
+
+    `slave` is the session's own terminal, or -1; `dev` is where its devices are from here. Raises OSError.
+    """
+    os.setsid()
+    for fd, item in enumerate(standard):
+        if item.is_terminal:
+            os.dup2(slave, fd)
+        elif item.device:
+            own = os.open(f"{dev}/{item.device}", item.flags | os.O_CLOEXEC)
+            os.dup2(own, fd)
+        else:
+            os.dup2(os.dup(item.fd), fd)  # a copy, which execve(2) does not close
+    if slave >= 0:
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -16,13 +15,13 @@ import signal
 import socket
 import stat
 import sys
-import termios
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from layout.core.errors import LayoutError, UsageError, printable
+from layout.host import forked
 from layout.host.linux import process, pts, syscalls
-from layout.host.standard import Standard
+from layout.host.standard import Standard, take
 
 if TYPE_CHECKING:
     from layout.host.linux.session import Session
@@ -104,7 +103,7 @@ def first_process(
         if channel.recv(len(GO)) != GO:
             return 1
         variables = environment(session, os.environ.get("TERM"))
-        child = process.fork(lambda: _command(session, standard, slave, variables, channel))
+        child = forked.fork(lambda: _command(session, standard, slave, variables, channel))
     except BaseException as error:  # all of them: a traceback helps nobody on the other side of a fork
         report(channel, failure(error, "a confined session"))
         return 1
@@ -260,32 +259,18 @@ def _command(
 ) -> int:
     """Become the command; returns an exit status only when that fails."""
     try:
-        _take_descriptors(standard, slave)
+        take(standard, slave)
     except OSError as error:
         report(channel, failure(error, "the descriptors 0, 1 and 2 of the command"))
         return 1
     process.close_descriptors()
-    process.restore_default_signals()
+    forked.restore_default_signals()
     command = session.command or _shell()
     problem = _execute(command, variables)
     status = 127 if isinstance(problem, FileNotFoundError | NotADirectoryError) else 126
     found = "not found" if status == 127 else problem.strerror or repr(problem)
     os.write(2, f"layout: {printable(command[0])}: {found} in {session.name}\n".encode())
     return status
-
-
-def _take_descriptors(standard: tuple[Standard, ...], slave: int) -> None:
-    os.setsid()
-    for fd, item in enumerate(standard):
-        if item.is_terminal:
-            os.dup2(slave, fd)
-        elif item.device:
-            own = os.open(f"/dev/{item.device}", item.flags | os.O_CLOEXEC)
-            os.dup2(own, fd)
-        else:
-            os.dup2(os.dup(item.fd), fd)  # a copy, which execve(2) does not close
-    if slave >= 0:
-        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 
 
 def _execute(command: tuple[str, ...], variables: dict[str, str]) -> OSError:

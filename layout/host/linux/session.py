@@ -21,8 +21,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from layout.core.errors import LayoutError, UsageError
+from layout.host import forked
 from layout.host.linux import confined, process, syscalls
-from layout.host.pty_relay import Pump, Relay, Terminal, is_terminal, reopen
+from layout.host.pty_relay import Relay, Terminals
 from layout.host.standard import Standard, fill_closed, lend
 
 # Enough for `apt-get install bind9`, whose postinst makes a user, a group, a key and runs ldconfig.
@@ -43,7 +44,6 @@ _RELAYED = (signal.SIGINT, signal.SIGQUIT)
 _TERMINAL = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 _NOW = signal.SIGUSR1  # tells the keeper to kill at once
 _GRACE = 2.0  # seconds between a request to end and SIGKILL
-_END_OF_FILE = b"\x04"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def run(session: Session) -> int:
         lent = stack.enter_context(contextlib.ExitStack())
         stack.callback(relay.finish)
         standard = lend(session.name, session.terminal, relay, lent)
-        inbox = stack.enter_context(process.SignalInbox((*_ENDING, *_RELAYED, *_TERMINAL, signal.SIGCHLD)))
+        inbox = stack.enter_context(forked.SignalInbox((*_ENDING, *_RELAYED, *_TERMINAL, signal.SIGCHLD)))
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stack.enter_context(channel)
         with theirs:
@@ -127,7 +127,7 @@ def _keeper(session: Session, standard: tuple[Standard, ...], channel: socket.so
     try:
         caller = os.pidfd_open(os.getpid())
         try:
-            keeper = _Keeper(process.fork(lambda: _keep(session, standard, caller, channel)))
+            keeper = _Keeper(forked.fork(lambda: _keep(session, standard, caller, channel)))
         finally:
             os.close(caller)
     except OSError as error:
@@ -150,7 +150,7 @@ def _keep(session: Session, standard: tuple[Standard, ...], caller: int, channel
         process.die_with_parent(caller)
         syscalls.unshare(syscalls.CLONE_NEWPID)
         own = os.pidfd_open(os.getpid())
-        first = process.fork(lambda: confined.first_process(session, standard, own, channel))
+        first = forked.fork(lambda: confined.first_process(session, standard, own, channel))
     except OSError as error:
         confined.report(channel, confined.failure(error, "a process in a pid namespace of its own"))
         return 1
@@ -184,7 +184,7 @@ class _Attendant:
         self,
         session: Session,
         relay: Relay,
-        inbox: process.SignalInbox,
+        inbox: forked.SignalInbox,
         channel: socket.socket,
         keeper: _Keeper,
         stack: contextlib.ExitStack,
@@ -195,10 +195,7 @@ class _Attendant:
         self._channel = channel
         self._keeper = keeper
         self._stack = stack
-        self._terminal: Terminal | None = None
-        # The two directions of the administrator's terminal.
-        self._keyboard: Pump | None = None
-        self._screen: Pump | None = None
+        self._terminals = Terminals(relay, stack)
         self._master = -1
         self._signal = 0
         self._deadline: float | None = None
@@ -248,33 +245,8 @@ class _Attendant:
                     found = "an end without a word"
                     raise LayoutError(f"session {self._session.name}", found, "a confined session")
                 if self._master >= 0:
-                    self._join_terminals()
+                    self._terminals.join(self._master, keys=bool(self._session.terminal))
                 return True
-
-    def _join_terminals(self) -> None:
-        """Lead bytes between the administrator's terminal and the session's own."""
-        terminals = [fd for fd in (1, 2, 0) if is_terminal(fd)]
-        # Without a terminal at all the caller asked for one: then 0 and 1 take its place.
-        source, sink = 0, terminals[0] if terminals else 1
-        os.set_blocking(self._master, False)
-        if terminals:
-            keys = is_terminal(0)
-            self._terminal = Terminal(0 if keys else sink, keys=keys, screen=is_terminal(1))
-            self._terminal.dress(self._master)
-            self._stack.enter_context(self._terminal)
-            sink = reopen(sink, os.O_WRONLY)
-            self._stack.callback(os.close, sink)
-        if is_terminal(0):
-            source = reopen(0, os.O_RDONLY)
-            self._stack.callback(os.close, source)
-            self._keyboard = Pump(source, self._master)
-            self._relay.inputs.append(self._keyboard)
-        elif self._session.terminal:
-            self._relay.inputs.append(Pump(source, self._master, farewell=_END_OF_FILE))
-        output = Pump(self._master, sink)
-        self._relay.outputs.append(output)
-        if terminals:
-            self._screen = output
 
     def _move(self) -> None:
         """Move bytes and signals until the session has ended and its output has been delivered."""
@@ -303,13 +275,8 @@ class _Attendant:
             for number in self._inbox.take():
                 self._handle(number)
             self._relay.move(ready)
-            if not self._signal and self._hung_up():
+            if not self._signal and self._terminals.hung_up():
                 self._handle(signal.SIGHUP)
-
-    def _hung_up(self) -> bool:
-        """Say whether the administrator's terminal is gone."""
-        no_keys = self._keyboard is not None and not self._keyboard.source_open
-        return no_keys or (self._screen is not None and self._screen.broken)
 
     def _handle(self, number: int) -> None:
         if number in _ENDING:
@@ -317,16 +284,5 @@ class _Attendant:
             self._keeper.tell(number if number in (signal.SIGTERM, signal.SIGHUP) else signal.SIGTERM)
         elif number in _RELAYED:
             self._keeper.tell(number)
-        elif self._terminal is None:
-            if number == signal.SIGTSTP:
-                os.kill(os.getpid(), signal.SIGSTOP)
         else:
-            match number:
-                case signal.SIGWINCH:
-                    self._terminal.resize(self._master)
-                case signal.SIGTSTP:
-                    self._terminal.stop(self._master)
-                case signal.SIGCONT:
-                    self._terminal.resume(self._master)
-                case _:
-                    pass
+            self._terminals.tell(number)

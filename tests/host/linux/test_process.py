@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from layout.host import forked
 from layout.host.linux import process
 
 
@@ -21,7 +22,7 @@ def in_child(check) -> int:
         except BaseException:
             return 99
 
-    return os.waitstatus_to_exitcode(os.waitpid(process.fork(child), 0)[1])
+    return os.waitstatus_to_exitcode(os.waitpid(forked.fork(child), 0)[1])
 
 
 def test_a_forked_child_ends_with_what_its_function_returns() -> None:
@@ -32,7 +33,7 @@ def test_a_forked_child_that_raises_ends_without_reaching_its_callers_code(capfd
     def child() -> int:
         raise RuntimeError("never shown")
 
-    assert os.waitstatus_to_exitcode(os.waitpid(process.fork(child), 0)[1]) == 1
+    assert os.waitstatus_to_exitcode(os.waitpid(forked.fork(child), 0)[1]) == 1
     assert "RuntimeError" not in capfd.readouterr().err
 
 
@@ -140,11 +141,11 @@ def test_a_process_dies_with_its_parent() -> None:
             time.sleep(60)
             return 0
 
-        process.fork(child)
+        forked.fork(child)
         time.sleep(60)
         return 0
 
-    pid = process.fork(parent)
+    pid = forked.fork(parent)
     grandchild = os.pidfd_open(int(os.read(read, 20)))
     assert not process.has_ended(grandchild), "control: it lives while its parent does"
     os.kill(pid, signal.SIGKILL)
@@ -155,7 +156,7 @@ def test_a_process_dies_with_its_parent() -> None:
 
 
 def test_a_parent_that_is_gone_already_is_noticed() -> None:
-    pid = process.fork(lambda: 0)
+    pid = forked.fork(lambda: 0)
     parent = os.pidfd_open(pid)
     os.waitpid(pid, 0)
 
@@ -174,7 +175,7 @@ def test_signals_come_as_bytes_and_their_handlers_come_back() -> None:
     seen = []
     before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
     try:
-        with process.SignalInbox((signal.SIGUSR1,)) as inbox:
+        with forked.SignalInbox((signal.SIGUSR1,)) as inbox:
             assert inbox.take() == ()
             os.kill(os.getpid(), signal.SIGUSR1)
             assert select.select([inbox.fd], [], [], 5)[0]
@@ -195,7 +196,7 @@ def test_the_command_gets_default_signals_and_an_empty_mask() -> None:
 
     def check() -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        process.restore_default_signals()
+        forked.restore_default_signals()
         os.execv("/bin/sh", ["sh", "-c", script])
 
     assert in_child(check) == 0

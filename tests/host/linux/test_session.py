@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from layout.host import forked
 from layout.host.linux import confined, process
 from layout.host.linux.session import NINE
 
@@ -525,5 +526,5 @@ def test_process_1_loads_no_code_once_the_root_has_changed() -> None:
         return 1
 
     assert "imaplib" not in sys.modules
-    pid = process.fork(check)
+    pid = forked.fork(check)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
