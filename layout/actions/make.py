@@ -109,6 +109,7 @@ class Maker:
                 assert_never(entry)
 
     def _write(self, top: Dir, path: str, text: str, mode: int) -> None:
+        make_parents(top, path)
         head, _, name = path.rpartition("/")
         with top.open(head or ".") as parent:
             parent.sweep(name)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import assert_never
 
+from layout.core import freebsd_files
 from layout.core.model import (
     BaseTree,
     Below,
@@ -123,8 +125,13 @@ def plan_jail(jail: Jail, site: Site, template: Template) -> JailPlan:
         ),
         File(Below(f"{s}/etc/resolv.conf"), "", 0o644, "no name server unless the administrator names one"),
     ]
-    if jail.platform is Platform.LINUX:
-        entries.append(Identity(Below(f"{s}/etc/machine-id"), "an identity of its own"))
+    match jail.platform:
+        case Platform.LINUX:
+            entries.append(Identity(Below(f"{s}/etc/machine-id"), "an identity of its own"))
+        case Platform.FREEBSD:
+            entries += freebsd_files.files(name, jail.settings.service.rc_conf)
+        case _:
+            assert_never(jail.platform)
     entries.append(Copy(Below(t), Below("skel/t"), "its writable half"))
     entries += [
         Copy(Below(f"{t}/{place[2:]}"), Below(f"skel/{place}"), f"its {source}")

@@ -1,4 +1,4 @@
-"""Bases for FreeBSD: the digest of an archive is that of its MANIFEST, or nothing is made."""
+"""Bases for FreeBSD: what their MANIFEST says is so, and their jails boot on a read-only /etc."""
 
 from __future__ import annotations
 
@@ -156,3 +156,33 @@ def test_the_script_checks_the_digest_as_well(layout: Cli, tmp_path: Path, archi
     root.rename(tmp_path / "of the script")
     assert layout("--root", root, "init", *words).code == 0
     assert snapshot(root) == made
+
+
+def test_a_jail_starts_with_files_of_its_own_and_they_are_the_administrators(
+    layout: Cli, tmp_path: Path, tree: Path
+) -> None:
+    (tree / "etc/periodic.conf").write_text("the base's\n")
+    (tree / "etc/newsyslog.conf").write_text("the base's\n")
+    (tree / "etc/motd").symlink_to("/var/run/motd")
+    (tree / "etc/os-release").unlink()
+    (tree / "etc/os-release").symlink_to("../var/run/os-release")
+    (tree / "var/run").mkdir()
+    root = tmp_path / "root"
+    words = ("--root", root, "init", "bind", "--base", tree, *FREEBSD)
+    assert layout(*words).code == 0
+    etc = root / "s/bind/etc"
+    assert 'named_enable="YES"' in (etc / "rc.conf").read_text()
+    assert (etc / "fstab").read_bytes() == (etc / "resolv.conf").read_bytes() == b""
+    assert 'PKG_DBDIR: "/usr/local/var/db/pkg"' in (root / "s/bind/usr-local/etc/pkg.conf").read_text()
+    assert (root / "s/bind/usr-local/var/db/etcupdate").is_dir()
+    # What the base has stays as it is.
+    assert (etc / "periodic.conf").read_text() == (etc / "newsyslog.conf").read_text() == "the base's\n"
+    assert (etc / "motd").readlink() == Path("/var/run/motd")
+    # In the jail /s/etc/os-release leads to /s/var and so to /var.
+    assert (etc / "os-release").readlink() == Path("../var/run/os-release")
+    assert (root / "s/bind/var").readlink() == Path("../var")
+    (etc / "rc.conf").write_text("mine\n")
+    (etc / "make.conf").unlink()
+    done = layout("--root", root, "--json", "init", "bind", *FREEBSD)
+    assert '"changes": [\n    "s/bind/etc/make.conf"\n  ]' in done.out
+    assert (etc / "rc.conf").read_text() == "mine\n"
