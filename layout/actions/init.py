@@ -252,7 +252,7 @@ def _stale(file: HostFile) -> bool:
 def _stale_record(wanted: JailRecord, known: JailRecord | None) -> JailRecord | None:
     if known is None:
         return wanted
-    wanted = msgspec.structs.replace(wanted, created=known.created)
+    wanted = msgspec.structs.replace(wanted, created=known.created, example=known.example)
     return None if wanted == known else wanted
 
 
@@ -298,7 +298,15 @@ def describe(found: Survey) -> list[Step]:
     return made
 
 
-def init(context: Context, names: Sequence[str], choice: Choice, *, mount: bool, tell: Tell) -> Outcome:
+def init(
+    context: Context,
+    names: Sequence[str],
+    choice: Choice,
+    *,
+    mount: bool,
+    tell: Tell,
+    example: bool = False,
+) -> Outcome:
     """Make what is missing for these jails, mount them, verify them.
 
     Raises UsageError or LayoutError. The base and each jail are made wholly or not at all; what was made
@@ -319,6 +327,10 @@ def init(context: Context, names: Sequence[str], choice: Choice, *, mount: bool,
                 tell("mounting", 0, 0)
                 outcome.mounted = mounting.mount(context.site, found.plan.jails)
                 outcome.changes += outcome.mounted
+        if example:
+            from layout.actions.example import prepare
+
+            outcome.changes += prepare(context, found.plan.jails, tell)
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise

@@ -130,18 +130,8 @@ class Maker:
     def _id(self, jail: str, database: str, name: str) -> int:
         known = self._ids.get((jail, database))
         if known is None:
-            try:
-                text = self.root.read(f"s/{jail}/etc/{database}").decode("utf-8", "replace")
-            except (FileNotFoundError, LayoutError):
-                text = ""
-            fields = (line.split(":") for line in text.splitlines())
-            known = self._ids[jail, database] = {
-                f[0]: int(f[2])
-                for f in fields
-                if len(f) > 2 and f[2].isascii() and f[2].isdigit() and len(f[2]) <= 10
-            }
-        found = known.get(name, 0)
-        return found if found < _NO_ID else 0
+            known = self._ids[jail, database] = ids_of(self.root, jail, database)
+        return known.get(name, 0)
 
     def _tree(self, entry: Copy, every: list[Entry]) -> None:
         """Copy a skeleton beside its final place, with all that belongs into it, then give it its name."""
@@ -183,6 +173,20 @@ class Maker:
                 directory.close()
                 raise
         return held[1]
+
+
+def ids_of(root: Dir, jail: str, database: str) -> dict[str, int]:
+    """Return the numbers in the passwd or group of a jail, by name; nothing of one that cannot be read."""
+    try:
+        text = root.read(f"s/{jail}/etc/{database}").decode("utf-8", "replace")
+    except (FileNotFoundError, LayoutError):
+        return {}
+    fields = (line.split(":") for line in text.splitlines())
+    return {
+        f[0]: int(f[2])
+        for f in fields
+        if len(f) > 2 and f[2].isascii() and f[2].isdigit() and len(f[2]) <= 10 and int(f[2]) < _NO_ID
+    }
 
 
 def clean(root: Dir, state: Dir, etc: str) -> list[str]:

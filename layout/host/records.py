@@ -36,6 +36,8 @@ class JailRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     boot: Boot = Boot.JAIL
     state: Literal["ready", "destroying"] = "ready"
     """'destroying' while its trees go: such a jail is only there to be destroyed."""
+    example: str = ""
+    """How many commands of its example were run, or 'done'; empty when not even its files are written."""
 
 
 class SetuidRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ import os
 import stat
 import sys
 import termios
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from layout.core.errors import UsageError
@@ -72,6 +73,23 @@ def fill_closed() -> None:
     while (fd := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) <= 2:
         pass
     os.close(fd)
+
+
+@contextlib.contextmanager
+def captured(log: int) -> Iterator[None]:
+    """Let descriptor 0 be /dev/null, and 1 and 2 a file, meanwhile."""
+    fill_closed()
+    kept = [os.dup(fd) for fd in range(3)]
+    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for fd, other in enumerate((null, log, log)):
+            os.dup2(other, fd)
+        yield
+    finally:
+        os.close(null)
+        for fd, old in enumerate(kept):
+            os.dup2(old, fd)
+            os.close(old)
 
 
 def lend(name: str, terminal: bool | None, relay: Relay, lent: contextlib.ExitStack) -> tuple[Standard, ...]:

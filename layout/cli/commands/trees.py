@@ -36,6 +36,10 @@ def init(
     manage: WithManage = None,
     boot: WithBoot = None,
     no_mount: NoMount = False,
+    example: Annotated[
+        bool,
+        typer.Option("--example", help="Write the profile's example configuration too, where there is none."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Print the plan and change nothing.")
     ] = False,
@@ -51,11 +55,11 @@ def init(
     found = globals_of(ctx)
     choice = Choice(profile, platform, preset, manage, base, boot)
     if dry_run:
-        _print_plan(found, names, choice, mount=not no_mount)
+        _print_plan(found, names, choice, mount=not no_mount, example=example)
         return
     need_root(found, userns)
     context = found.context(platform)
-    outcome = action.init(context, names, choice, mount=not no_mount, tell=found.output.tell)
+    outcome = action.init(context, names, choice, mount=not no_mount, example=example, tell=found.output.tell)
     output = found.output
     ok = outcome.report is None or outcome.report.ok
     if output.json:
@@ -67,11 +71,18 @@ def init(
     raise typer.Exit(0 if ok else 1)
 
 
-def _print_plan(found: Globals, names: list[str], choice: Choice, *, mount: bool) -> None:
+def _print_plan(
+    found: Globals, names: list[str], choice: Choice, *, mount: bool, example: bool = False
+) -> None:
     from layout.actions import init as action
 
     context = found.context(choice.platform)
-    steps = action.describe(action.survey(context, names, choice, mount=mount))
+    survey = action.survey(context, names, choice, mount=mount)
+    steps = action.describe(survey)
+    if example:
+        from layout.actions.example import pending
+
+        steps += pending(context, survey.plan.jails)
     if found.output.json:
         found.output.document({"changes": len(steps), "steps": steps})
         return

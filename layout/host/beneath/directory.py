@@ -197,11 +197,20 @@ class Dir:
             times = (found.st_atime_ns, found.st_mtime_ns)
             os.utime(name, ns=times, dir_fd=parent.fd, follow_symlinks=False)
 
-    def write_whole(self, path: str, data: bytes, mode: int, *, durable: bool = True) -> None:
+    def write_whole(
+        self,
+        path: str,
+        data: bytes,
+        mode: int,
+        *,
+        durable: bool = True,
+        owner: tuple[int, int] | None = None,
+    ) -> None:
         """Write regular file `path` whole: a temporary name, fsync, one rename, fsync of the directory.
 
         What stood there before is replaced, never followed. Without `durable` both fsyncs are left out: for
-        a tree that is written to disk as a whole afterwards. Raises OSError; nothing changed then.
+        a tree that is written to disk as a whole afterwards. `owner`: uid and gid, if not our own. Raises
+        OSError; nothing changed then.
         """
         parent, name = self._parent(path)
         with parent:
@@ -214,6 +223,8 @@ class Dir:
             )
             try:
                 try:
+                    if owner is not None:
+                        os.fchown(fd, *owner)
                     os.fchmod(fd, mode)
                     view = memoryview(data)
                     while view:
