@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import assert_never
 
 import msgspec
 
@@ -13,7 +14,6 @@ from layout.core.model import Platform
 from layout.core.names import check_name
 from layout.host import hostfiles, locks, records
 from layout.host.beneath import Dir, remove_tree
-from layout.host.linux import holders
 from layout.host.records import JailRecord
 from layout.host.site import running_platform
 
@@ -69,8 +69,6 @@ def _remove(context: Context, root: Dir, state: Dir, name: str) -> int:
 
 def _refuse(top: str, name: str) -> None:
     """Make sure that nothing is mounted, shown elsewhere or running below a jail. Raises LayoutError."""
-    if running_platform() is not Platform.LINUX:
-        return
     paths = [f"{top}/{place}/{name}" for place in PLACES]
     for mount in mounting.mounts_below(top, paths):
         expected = "nothing mounted below a jail that is destroyed"
@@ -78,6 +76,22 @@ def _refuse(top: str, name: str) -> None:
     for mount, path in mounting.shown_elsewhere(paths):
         expected = f"no mount that shows {path}, which is to be removed"
         raise LayoutError(mount.target, f"a mount of {path}", expected, f"umount {mount.target}")
-    found = holders.below(paths, f"{top}/j/mroot")
+    found = _holders(paths, f"{top}/j/mroot")
     if found:
-        raise LayoutError(paths[0], holders.describe(found), "nothing that runs in it", "stop it first")
+        raise LayoutError(paths[0], found, "nothing that runs in it", "stop it first")
+
+
+def _holders(paths: list[str], shared: str) -> str:
+    """Say who has the root of a process or of a jail below these paths; "" for nobody."""
+    match running_platform():
+        case Platform.LINUX:
+            from layout.host.linux import holders as linux
+
+            processes = linux.below(paths, shared)
+            return linux.describe(processes) if processes else ""
+        case Platform.FREEBSD:
+            from layout.host.freebsd import holders as freebsd
+
+            return freebsd.describe(freebsd.below(paths))
+        case other:
+            assert_never(other)

@@ -21,9 +21,8 @@ from layout.core.model import BaseTree, Below, Entry, HostFile, Jail, JailPlan, 
 from layout.core.names import check_name
 from layout.core.plan import host_files
 from layout.core.tables import hand_edited
-from layout.host import hostfiles, locks, records
+from layout.host import hostfiles, locks, records, table
 from layout.host.beneath import Dir, open_root
-from layout.host.linux import table
 from layout.host.records import BASE_RECORD, COMMIT, BaseRecord, CommitRecord, JailRecord
 from layout.host.site import check_parents, running_platform
 
@@ -313,6 +312,8 @@ def init(
     before that is found by the next run.
     """
     found = _survey_first(context, names, choice, mount=mount)
+    if mount:
+        mounting.check(context.site, found.plan.jails)
     outcome = Outcome()
     try:
         with _at_work(context.site.root) as (root, state, made):

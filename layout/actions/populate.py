@@ -17,7 +17,7 @@ from layout.actions.split import Split, check_base, put_split_flags, split
 from layout.core import mtree
 from layout.core.errors import UsageError
 from layout.core.model import Platform
-from layout.host import hostfiles, records
+from layout.host import hostfiles, records, table
 from layout.host.beneath import Dir, Item, open_root, read_tree, remove_tree, write_items
 from layout.host.freebsd import sets
 from layout.host.records import BASE_RECORD, COMMIT, BaseRecord, CommitRecord, SetuidRecord
@@ -85,7 +85,7 @@ def source_kind(source: str, platform: Platform, running: Platform, root: str = 
     if stat.S_ISDIR(found.st_mode):
         path = hostfiles.canonical(source)
         _refuse_own_trees(source, path, root)
-        _refuse_mounts(source, path, running)
+        _refuse_mounts(source, path)
         with open_root(path) as base:
             check_base(base, source)
         return "directory"
@@ -113,12 +113,8 @@ def _refuse_own_trees(source: str, path: str, root: str) -> None:
         )
 
 
-def _refuse_mounts(source: str, path: str, running: Platform) -> None:
+def _refuse_mounts(source: str, path: str) -> None:
     """Refuse mounts inside, of single files as well: what they hide or show is not the base's own."""
-    if running is not Platform.LINUX:
-        return
-    from layout.host.linux import table
-
     for mount in table.read(path):
         if mount.target != path:
             raise UsageError(

@@ -13,11 +13,11 @@ from layout.actions.context import Choice, Context
 from layout.actions.distribution import check_archive
 from layout.actions.observe import Is
 from layout.actions.populate import source_kind
+from layout.core import devices
 from layout.core.model import BaseTree, HostFile, Mount, Platform
 from layout.core.script import render
 from layout.core.work import TREES, Item, Node, Part, Source, Work, Written
 from layout.host import hostfiles
-from layout.host.linux import devices
 from layout.host.records import BASE_RECORD, JailRecord
 from layout.host.site import running_platform
 

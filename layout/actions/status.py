@@ -9,10 +9,8 @@ import msgspec
 from layout.actions import mounting
 from layout.actions.context import Context
 from layout.core.compare import Live
-from layout.core.model import JailPlan, Platform
-from layout.host import locks
-from layout.host.linux import table
-from layout.host.site import running_platform
+from layout.core.model import JailPlan
+from layout.host import locks, table
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -32,8 +30,7 @@ class Row(msgspec.Struct, frozen=True):
 
 def status(context: Context, plans: Sequence[JailPlan]) -> list[Row]:
     """Return one row for each jail. Raises LayoutError."""
-    here = running_platform() is Platform.LINUX
-    live = Live(table.read() if here else [])
+    live = Live(table.read())
     with context.open() as root, root.open(".layout") as state:
         rows = []
         for plan in plans:

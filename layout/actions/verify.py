@@ -14,14 +14,13 @@ from layout.core import compare, findings
 from layout.core.compare import Live
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, Report, error, named, warning
-from layout.core.model import Copy, Entry, File, Identity, JailPlan, Mount, Platform, Preset
+from layout.core.model import Copy, Entry, File, Identity, JailPlan, Mount, Preset
 from layout.core.names import check_name
 from layout.core.plan import SPLIT, host_files, plan_host, plan_mroot
 from layout.core.tables import hand_edited
-from layout.host import hostfiles, locks, records
+from layout.host import hostfiles, locks, records, table
 from layout.host.beneath import Dir, Seen, walk
 from layout.host.beneath.directory import kind_of
-from layout.host.linux import table
 from layout.host.records import BASE_RECORD, COMMIT, BaseRecord, SetuidRecord
 from layout.host.site import check_parents, running_platform
 
@@ -117,7 +116,7 @@ class _Verifier:
 
     def run(self) -> Report:
         """Look at everything. Raises LayoutError, OSError when ROOT itself cannot be looked at."""
-        live = Live(table.read() if running_platform() is Platform.LINUX else [])
+        live = Live(table.read())
         with self.context.open() as root, Observer(root) as observer, root.open(".layout") as state:
             names = records.jail_names(root)
             self.locks = frozenset(state.names())
@@ -279,7 +278,7 @@ class _Verifier:
                 # Held open by nobody: somebody may want to unmount it.
                 with observer.open(self._below(tree[0].target)) as top:
                     for mount in tree:
-                        ours = mount.fstype == "none" and mount.source.startswith(f"{self.site.root}/")
+                        ours = compare.is_view(mount) and mount.source.startswith(f"{self.site.root}/")
                         if ours and live.at(mount.target) and mount.target not in told:
                             self._same(observer, mount, top, into)
             except (OSError, LayoutError) as problem:
@@ -294,7 +293,10 @@ class _Verifier:
         target = top.lstat(inside) if inside else os.fstat(top.fd)
         if source is None or target is None:
             into.append(error("S8-unseen", mount.source, "nothing", "to look at it", _INIT))
-        elif (source.st_dev, source.st_ino) != (target.st_dev, target.st_ino):
+        elif source.st_ino != target.st_ino or (
+            # A nullfs has a device number of its own (mount_nullfs(8)); the table has told what it shows.
+            source.st_dev != target.st_dev and mount.fstype != "nullfs"
+        ):
             found = f"inode {target.st_ino} of device {target.st_dev}"
             wanted = f"inode {source.st_ino} of device {source.st_dev}, which is {mount.source}"
             hint = "layout umount NAME, then layout mount NAME"

@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from layout.actions.context import Context
 from layout.cli.output import BOLD, GREEN, RED, Output
 from layout.core.compare import Live
-from layout.core.model import JailPlan, Mount, Platform
+from layout.core.model import JailPlan, Mount
 from layout.core.plan import LINKS
-from layout.host.linux import table
-from layout.host.site import running_platform
+from layout.host import table
 
 
 def show(output: Output, context: Context, plans: Sequence[JailPlan]) -> None:
     """Print one picture for each jail; as JSON, the mounts of each."""
-    here = running_platform() is Platform.LINUX
-    live = Live(table.read(context.site.root) if here else [])
+    live = Live(table.read(context.site.root))
     if output.json:
         output.document(
             {

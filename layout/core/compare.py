@@ -11,6 +11,7 @@ from layout.core.model import Mount
 from layout.core.mountinfo import MountPoint
 
 _STRICT = ("ro", "nosuid", "nodev", "noexec", "nosymfollow")
+_OF_FREEBSD = ("nullfs", "devfs")
 _AGAIN = "layout umount NAME, then layout mount NAME"
 
 Place = tuple[str, str]
@@ -153,13 +154,17 @@ def _one(mount: Mount, found: list[MountPoint], live: Live) -> list[Finding]:
     findings = []
     top = found[-1]
     if len(found) > 1:
-        hint = f"see who mounted it: findmnt {mount.target}; umount {mount.target} takes the one on top away"
+        table = "findmnt" if mount.fstype not in _OF_FREEBSD else "mount -v | grep"
+        hint = f"see who mounted it: {table} {mount.target}; umount {mount.target} takes the one on top away"
         findings.append(
             error("S1-stacked", mount.target, f"{len(found)} mounts on one point", "exactly one", hint)
         )
     if not shows(mount, top, live):
-        seen = f"{top.root} of device {top.dev}" if mount.fstype == "none" else f"type {top.fstype}"
-        wanted = mount.source if mount.fstype == "none" else f"type {mount.fstype}"
+        seen, wanted = f"type {top.fstype}", f"type {mount.fstype}"
+        if mount.fstype == "none":
+            seen, wanted = f"{top.root} of device {top.dev}", mount.source
+        elif mount.fstype == "nullfs":
+            seen, wanted = f"a {top.fstype} of {top.source}", f"a nullfs of {mount.source}"
         findings.append(error("S1-source", mount.target, seen, wanted, _AGAIN))
     lacking = ",".join(word for word in _STRICT if word in mount.options and word not in top.options)
     if lacking:
@@ -179,10 +184,26 @@ def _one(mount: Mount, found: list[MountPoint], live: Live) -> list[Finding]:
     return findings
 
 
+def is_view(mount: Mount) -> bool:
+    """Say whether a mount shows a directory by another name: a bind mount or a nullfs."""
+    return mount.fstype in {"none", "nullfs"}
+
+
+def is_same_device(mount: Mount, found: MountPoint, place: Place) -> bool:
+    """Say whether a live mount shows something of the file system that the planned source is on.
+
+    Nothing is lost with such a mount. On Linux it may be a mount of that file system itself; a nullfs is
+    always one.
+    """
+    return found.dev == place[0] and mount.fstype in {"none", found.fstype}
+
+
 def shows(mount: Mount, found: MountPoint, live: Live) -> bool:
     """Say whether a live mount shows what was planned, by device and path in its file system."""
-    if mount.fstype != "none":
+    if not is_view(mount):
         return found.fstype == mount.fstype
+    if mount.fstype == "nullfs" and found.fstype != "nullfs":
+        return False
     expected = live.place(mount.source)
     return expected is None or (found.dev, found.root) == expected
 

@@ -12,6 +12,7 @@ away again.
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from typing import NamedTuple
 
 from layout.core import fstab
@@ -112,6 +113,20 @@ def _check_foreign(foreign: list[tuple[int, str]], ours: str, name: str) -> None
             found = f"another line for the mount point {path}"
             hint = "two lines for one mount point hide each other; remove that line, then install again"
             raise LayoutError(f"{name}:{number}", found, "none outside the block of layout", hint)
+
+
+def check_targets(text: str, targets: Container[str], name: str = "fstab") -> None:
+    """Make sure that no line outside the block has one of these mount points. Raises LayoutError."""
+    lines = text.split("\n")
+    found = _find(lines, name)
+    for number, line in enumerate(lines):
+        if found is not None and found.start <= number <= found.end:
+            continue
+        for path in _targets(line):
+            if path in targets:
+                hint = f"take that line out of {name}; layout fstab --install puts the whole table there"
+                seen = f"a line that mounts something on {path}"
+                raise LayoutError(f"{name}:{number + 1}", seen, "none for a mount point of a jail", hint)
 
 
 def install(text: str, lines: str, name: str = "fstab") -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import pytest
 from yard import Yard, mount, mounts, umount, yard_at
 
 from layout.actions import mounting
+from layout.actions import mounting_linux as linux
 from layout.actions.context import Context
 from layout.host.linux.mounts import Way
 
@@ -76,7 +78,9 @@ def test_ten_jails_are_thirty_mounts_and_nobody_else_sees_them(
     context = Context.find(str(yard.root), None)
     plans = context.jails(())
     with namespace(propagation) as other:
-        assert sorted(mounting.mount(context.site, plans, way=way)) == sorted(planned(yard))
+        assert sorted(mounting.mount(context.site, plans, attach=partial(linux.attach, way=way))) == sorted(
+            planned(yard)
+        )
         assert sorted(targets(yard)) == sorted([str(yard.root), *planned(yard)])
         assert {one.propagation for one in yard.mounts()} == {""}
         assert set(seen_by(other, yard)) <= {str(yard.root)}
@@ -135,7 +139,9 @@ def test_any_name_of_root_will_do(tmp_path: Path, name: str) -> None:
 def test_the_writable_half_at_boot_is_four_mounts_more(yard: Yard, way: Way) -> None:
     yard.ok("init", "n0", "--manage", "boot", "--no-mount")
     context = Context.find(str(yard.root), None)
-    assert len(mounting.mount(context.site, context.jails(["n0"]), way=way)) == 7
+    assert (
+        len(mounting.mount(context.site, context.jails(["n0"]), attach=partial(linux.attach, way=way))) == 7
+    )
     assert yard.verify("n0") == []
     (yard.root / "manage/n0/etc/new").write_text("by the administrator\n", encoding="utf-8")
     assert (yard.root / "j/n0/etc/new").read_text(encoding="utf-8") == "by the administrator\n"

@@ -7,23 +7,8 @@ import os
 import stat
 from collections.abc import Sequence
 
+from layout.core.devices import LINKS, NODES
 from layout.host.linux import syscalls
-
-NODES = (
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
-)
-LINKS = (
-    ("fd", "/proc/self/fd"),
-    ("stdin", "fd/0"),
-    ("stdout", "fd/1"),
-    ("stderr", "fd/2"),
-    ("ptmx", "pts/ptmx"),
-)
 
 
 def tmpfs(flags: int, parameters: Sequence[tuple[str, str]]) -> int:

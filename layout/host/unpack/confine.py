@@ -55,6 +55,11 @@ def confine(
         # Last, for a change of user clears it.
         process.die_with_parent(parent)
         os.close(parent)
+    elif nobody:
+        # No capabilities here: whoever needs no other's files is no longer root, and chroot(8) holds him.
+        os.setgroups([])
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     _limit(resource.RLIMIT_NOFILE, files)
 
 

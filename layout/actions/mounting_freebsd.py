@@ -1,0 +1,150 @@
+"""Mounts of jails on FreeBSD: line by line, as mount(8) does it, with the table read before and after."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+
+from layout.core import hostblock
+from layout.core.compare import Live
+from layout.core.errors import LayoutError
+from layout.core.findings import Finding, error
+from layout.core.model import JailPlan, Mount, Site
+from layout.core.mountlist import mount_points
+from layout.host import hostfiles
+from layout.host.freebsd import devfs, holders, mounts, table
+
+_FSTAB = "/etc/fstab"
+_RULESET = "ruleset="
+_NAMED = 6
+"""Devices that a finding names."""
+
+
+def check(site: Site, plans: Sequence[JailPlan], live: Live, new: Sequence[Mount]) -> None:
+    """Make sure that nothing outside the mount table is in the way of new mounts. Raises LayoutError.
+
+    That is a line of the host's fstab, outside of layout's block, with one of the mount points: mount(8)
+    would make it a second time, or leave ours out. And a devfs whose ruleset is not loaded.
+    """
+    del live
+    targets = {mount.target for plan in plans for tree in _trees(plan) for mount in tree}
+    for path in dict.fromkeys((_FSTAB, site.host_fstab)):
+        hostblock.check_targets(hostfiles.read_text(path) or "", targets, path)
+    for mount in new:
+        ruleset = _ruleset(mount)
+        if ruleset is not None:
+            devfs.require(ruleset, mount.target)
+
+
+def _trees(plan: JailPlan) -> tuple[tuple[Mount, ...], ...]:
+    return plan.tables.jail, plan.tables.manage
+
+
+def _ruleset(mount: Mount) -> int | None:
+    if mount.fstype != "devfs":
+        return None
+    words = [word.removeprefix(_RULESET) for word in mount.options if word.startswith(_RULESET)]
+    if not words:
+        return None
+    if not words[-1].isdigit():
+        raise LayoutError(mount.target, f"ruleset={words[-1]}", "the number of a ruleset", "see devfs(8)")
+    return int(words[-1]) or None
+
+
+def attach(site: Site, live: Live, todo: Sequence[Sequence[tuple[Mount, ...]]]) -> list[list[str]]:
+    """Attach the parts of each jail, all of a jail's or none; return the new mount points of each.
+
+    Raises LayoutError. The jails before the one that failed stay mounted.
+    """
+    del site, live
+    made = []
+    for parts in todo:
+        done: list[str] = []
+        try:
+            for mount in (mount for part in parts for mount in part):
+                mounts.attach(mount)
+                done.append(mount.target)
+        except BaseException:
+            undo(done)
+            raise
+        made.append(done)
+    return made
+
+
+def undo(targets: Sequence[str]) -> None:
+    """Take new mounts away again. One that somebody uses already stays, and the next run finds it."""
+    for target in reversed(targets):
+        with contextlib.suppress(OSError, LayoutError):
+            mounts.detach(target, table.lines())
+
+
+def with_nodes(tree: Sequence[Mount], live: Live) -> list[Mount]:
+    """Return the tree as it is: device nodes are devfs' own, never mounts."""
+    del live
+    return list(tree)
+
+
+def unmount_tree(site: Site, tree: Sequence[Mount], live: Live) -> list[str]:
+    """Unmount a tree, deepest first; return the mount points. Raises LayoutError; it is whole again then."""
+    del site
+    gone: list[str] = []
+    lines = table.lines()
+    for target in [mount.target for mount in reversed(tree) for _ in live.at(mount.target)]:
+        try:
+            lines = mounts.detach(target, lines)
+        except FileNotFoundError:
+            lines = table.lines()
+            continue  # somebody else was faster
+        except mounts.Busy:
+            who = holders.describe(holders.of(target)) or "somebody: see fstat -f"
+            _restore(tree, live)
+            raise LayoutError(
+                target,
+                f"a mount in use by {who}",
+                "a mount nobody uses",
+                "stop it, then try again; nothing was forced",
+            ) from None
+        except LayoutError:
+            _restore(tree, live)
+            raise
+        gone.append(target)
+    return gone
+
+
+def _restore(tree: Sequence[Mount], before: Live) -> None:
+    """Mount again what is gone: a jail without its t would be neither here nor there."""
+    now = Live(mount_points(table.lines()))
+    for mount in tree:
+        if before.at(mount.target) and not now.at(mount.target):
+            mounts.attach(mount)
+
+
+def release_root(site: Site) -> None:
+    """Leave ROOT as it is: nothing propagates here, so nothing was done to it."""
+    del site
+
+
+def device_findings(mount: Mount) -> list[Finding]:
+    """Return a finding when a mounted devfs shows devices that its ruleset hides, or lacks /dev/null."""
+    ruleset = _ruleset(mount)
+    if ruleset is None:
+        return []
+    hint = "service devfs restart, then layout umount NAME and layout mount NAME"
+    try:
+        devfs.require(ruleset, mount.target)
+        rules = devfs.expanded(ruleset)
+        nodes = devfs.nodes(mount.target)
+    except LayoutError as problem:
+        return [error("S2-devfs", problem.path, problem.found, problem.expected, hint)]
+    except OSError as problem:
+        reason = os.strerror(problem.errno or 0)
+        return [error("S8-unseen", mount.target, reason.lower(), "to look at it")]
+    extra = [node for node in nodes if not devfs.is_shown(node, rules)]
+    if extra:
+        more = f" and {len(extra) - _NAMED} more" if len(extra) > _NAMED else ""
+        found = f"devices that ruleset {ruleset} hides: {', '.join(extra[:_NAMED])}{more}"
+        return [error("S2-devfs", mount.target, found, f"only what ruleset {ruleset} shows", hint)]
+    if "null" not in nodes:
+        return [error("S2-devfs", mount.target, "no null", "the devices every program expects", hint)]
+    return []

@@ -1,0 +1,88 @@
+"""layout as a user of FreeBSD runs it: on a pretended host, with a Python that has what FreeBSD's has."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.personality.host import Done, Host
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).resolve().parent
+SHIM = HERE / "freebsd_shim"
+
+
+class FreeBSD(Host):
+    """A pretended FreeBSD host with layout on it; ROOT is `root`, which is below the test's directory."""
+
+    def __init__(self, work: Path, *options: str) -> None:
+        super().__init__(work, *options)
+        self.root = work / "jails"
+        self.base = work / "base"
+
+    def layout(self, *words: str | os.PathLike[str]) -> Done:
+        """Run layout with --root and return how it ended."""
+        command = [sys.executable, "-m", "layout", "--root", self.root, *words]
+        quoted = " ".join(shlex.quote(os.fspath(word)) for word in command)
+        plain = f"PYTHONPATH={SHIM}:{HERE.parent} NO_COLOR=1 COLUMNS=120 LC_ALL=C.UTF-8"
+        return self(f"exec env -u LAYOUT_ROOT -u LAYOUT_CONFIG {plain} {quoted}\n")
+
+    def does(self, *words: str | os.PathLike[str]) -> str:
+        """Run layout, which must succeed; return what it printed."""
+        done = self.layout(*words)
+        assert done.code == 0, done
+        return done.out
+
+    def fails(self, *words: str | os.PathLike[str], code: int = 1) -> str:
+        """Run layout, which must fail in words; return what it said."""
+        done = self.layout(*words)
+        assert done.code == code, done
+        return done.err + done.out
+
+    def told(self, *words: str | os.PathLike[str]) -> Any:
+        """Run layout with --json; return its document, whatever the exit status."""
+        done = self.layout("--json", *words)
+        assert done.code in {0, 1}, done
+        return json.loads(done.out)
+
+    def findings(self, *names: str) -> list[dict[str, str]]:
+        """Return all findings of verify."""
+        document = self.told("verify", *names)
+        reports = [document["host"], *document["jails"].values()]
+        return [finding for report in reports for finding in report["findings"]]
+
+    def codes(self, *names: str) -> set[str]:
+        """Return the codes of all findings of verify."""
+        return {finding["code"] for finding in self.findings(*names)}
+
+    def small_base(self) -> Path:
+        """Make a base with a few programs, once."""
+        if not self.base.exists():
+            self.ok(
+                f"base {self.base}; mkdir -p {self.base}/usr/local/etc {self.base}/var/log {self.base}/root"
+            )
+        return self.base
+
+    def layout_mounts(self) -> list[tuple[str, str]]:
+        """Return (source, mount point) of what is mounted at or below ROOT, relative to it."""
+        top = f"/{self.root.name}/"
+        return [
+            (source.removeprefix(top), target.removeprefix(top))
+            for source, target, _ in self.mounted()
+            if target.startswith(top)
+        ]
+
+
+@pytest.fixture(name="freebsd")
+def _freebsd(tmp_path: Path) -> Iterator[FreeBSD]:
+    host = FreeBSD(tmp_path.resolve())
+    yield host
+    host.close()
