@@ -7,7 +7,7 @@ from typing import assert_never
 
 import msgspec
 
-from layout.actions import mounting
+from layout.actions import booting_freebsd, mounting
 from layout.actions.context import Context
 from layout.core.errors import LayoutError
 from layout.core.model import Platform
@@ -21,7 +21,7 @@ PLACES = ("j", "manage", "s", "t")
 
 
 def destroy(context: Context, name: str) -> int:
-    """Remove jail `name` with its trees, tables and record; return the number of entries removed.
+    """Remove jail `name` with its trees, generated files and record; return the number of entries removed.
 
     Raises LayoutError, before anything is removed, when something is mounted at or below one of its
     directories or shows them elsewhere, a process has its root or working directory there, or a manage
@@ -62,6 +62,7 @@ def _remove(context: Context, root: Dir, state: Dir, name: str) -> int:
             continue
     for kind in ("fstab", "manage.fstab"):
         count += hostfiles.remove(f"{context.site.etc}/fstab.d/{name}.{kind}")
+    count += booting_freebsd.forget(context.site, name)
     state.unlink(f"manage-{name}.lock")
     state.unlink(f"jails/{name}.toml")
     return count

@@ -6,16 +6,41 @@ from collections.abc import Sequence
 
 from layout.core import fstab, hostblock
 from layout.core.errors import LayoutError
-from layout.core.model import JailPlan, Site
-from layout.core.tables import host_lines
+from layout.core.model import Boot, JailPlan, Platform, Site
+from layout.core.tables import boot_words, host_lines
 from layout.host import hostfiles
 
 
 def table(plans: Sequence[JailPlan]) -> str:
     """Return the mount tables of these jails as fstab(5), jail by jail, parents first. Raises LayoutError."""
     return "".join(
-        fstab.render(host_lines(plan.tables, plan.jail.manage), plan.jail.platform) for plan in plans
+        fstab.render(
+            host_lines(plan.tables, plan.jail.manage, boot_words(plan.jail)),
+            plan.jail.platform,
+        )
+        for plan in plans
     )
+
+
+def refuse_mounted_by_jail(path: str, plans: Sequence[JailPlan]) -> None:
+    """Make sure that nobody else mounts what is to be installed. Raises LayoutError.
+
+    jail(8) does not look whether a line of mount.fstab is mounted already: its nullfs fails, and the jail
+    does not start.
+    """
+    for plan in plans:
+        if _is_mounted_by_jail(plan):
+            name = plan.jail.name
+            raise LayoutError(
+                path,
+                f"lines of {name}, which jail(8) mounts when it starts",
+                "jails with boot = 'fstab' or 'none'",
+                f"layout init {name} --boot fstab; or name the others: layout fstab --install NAME...",
+            )
+
+
+def _is_mounted_by_jail(plan: JailPlan) -> bool:
+    return plan.jail.platform is Platform.FREEBSD and plan.jail.boot is Boot.JAIL
 
 
 def install(path: str, lines: str, *, force: bool) -> bool:
@@ -66,6 +91,8 @@ def stale(site: Site, plans: Sequence[JailPlan], names: Sequence[str]) -> str:
     for name, block in blocks.items():
         if name not in names:
             return f"{len(block)} lines of {name or 'no jail'}, which does not exist"
+        if any(plan.jail.name == name and _is_mounted_by_jail(plan) for plan in plans):
+            return f"lines of {name}, which jail(8) mounts as well"
         if name in ours and block != ours[name]:
             return f"an older table of {name}"
     return ""

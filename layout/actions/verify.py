@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import assert_never
 
-from layout.actions import hostfstab, mounting
+from layout.actions import booting_freebsd, hostfstab, mounting
 from layout.actions.context import Context
 from layout.actions.observe import Is, Observer
 from layout.core import compare, findings
@@ -264,6 +264,7 @@ class _Verifier:
             into.append(warning("S2-suid", top, "setuid files that work, by preset classic", "nosuid", hint))
         if not self.quick:
             self._files(plan, into)
+            into += booting_freebsd.findings(self.site, plan)
             self._walk(root, f"s/{jail.name}", "s/", into)
             self._walk(root, f"t/{jail.name}", "t/", into)
         into[:] = [named(finding, jail.name) for finding in into]
@@ -315,11 +316,11 @@ class _Verifier:
                 continue
             if text == file.text:
                 continue
-            if text is None:
-                found = "nothing"
-            else:
-                found = "an edited table" if hand_edited(text) else "an older table"
-            into.append(error("S12-fstab", file.path, found, file.reason, _INIT))
+            found = "an older one"
+            if text is None or hand_edited(text):
+                found = "nothing" if text is None else "one edited by hand"
+            code = "S12-jail-conf" if file.path.endswith(".conf") else "S12-fstab"
+            into.append(error(code, file.path, found, file.reason, _INIT))
 
     # -- trees ----------------------------------------------------------------------------------------
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from layout.core import fstab
 from layout.core.errors import LayoutError, UsageError
 from layout.core.hostblock import digest
-from layout.core.model import Boot, JailPlan, Site
+from layout.core.model import Boot, JailPlan, Manage, Platform, Site
 from layout.core.service import Service
 
 _ALLOW = """
@@ -49,7 +50,7 @@ def path(site: Site, name: str) -> str:
 
 def console_log(site: Site, name: str) -> str:
     """Return the file of the host that gets the output of the jail's commands (exec.consolelog)."""
-    return f"{site.etc}/log/jail_{name}_console.log" if site.trial else f"/var/log/jail_{name}_console.log"
+    return f"{directory(site)}/{name}.console.log" if site.trial else f"/var/log/jail_{name}_console.log"
 
 
 def quote(text: str) -> str:
@@ -121,8 +122,13 @@ def parameters(plan: JailPlan, site: Site) -> list[tuple[str, Value]]:
     ]
     if jail.boot is Boot.JAIL:
         table = f"{site.etc}/fstab.d/{jail.name}.fstab"
+        always = plan.tables.manage if jail.manage is Manage.BOOT else ()
+        tables = [table, f"{site.etc}/fstab.d/{jail.name}.manage.fstab"] if always else [table]
         # What is mounted still, by layout or for a jail that died, would make mount.fstab fail (EDEADLK).
-        found.append(("exec.prepare", release(root, table)))
+        found.append(("exec.prepare", release(root, tables)))
+        if always:
+            # mount.fstab takes several files in newer releases only.
+            found.append(("mount", [fstab.render_line(mount, Platform.FREEBSD) for mount in always]))
         found.append(("mount.fstab", table))
     if not any(mount.target == f"{root}/dev" for mount in plan.tables.jail):
         found.append(("mount.devfs", True))
@@ -151,10 +157,11 @@ def parameters(plan: JailPlan, site: Site) -> list[tuple[str, Value]]:
     return found
 
 
-def release(root: str, table: str) -> str:
+def release(root: str, tables: Sequence[str]) -> str:
     """Return the command that unmounts what is left of a jail, and does not mind when there is nothing."""
-    mounts = f"umount {shlex.quote(f'{root}/dev')}; umount -a -F {shlex.quote(table)}"
-    return f"({mounts}) >/dev/null 2>&1; :"
+    commands = [f"umount {shlex.quote(f'{root}/dev')}"]
+    commands += [f"umount -a -F {shlex.quote(table)}" for table in tables]
+    return f"({'; '.join(commands)}) >/dev/null 2>&1; :"
 
 
 def _addresses(plan: JailPlan) -> Iterator[tuple[str, Value]]:
@@ -257,12 +264,12 @@ def includes(text: str) -> list[str]:
 # --- rc.conf(5) of the host --------------------------------------------------------------------------------
 
 
-def ordered(plans: Sequence[JailPlan]) -> list[str]:
-    """Return the names of jails, each after those it depends on, else in their order. Raises UsageError.
+def ordered(plans: Sequence[JailPlan], current: Sequence[str] = ()) -> list[str]:
+    """Return jail_list with these jails: in the order of `current`, but each after those it depends on.
 
-    A dependency that is none of them is another's business.
+    A jail that nobody starts at boot is not in it; one that is none of `plans` stays. Raises UsageError.
     """
-    by_name = {plan.jail.name: plan for plan in plans}
+    by_name = {plan.jail.name: plan.jail for plan in plans}
     done: list[str] = []
 
     def visit(name: str, chain: tuple[str, ...]) -> None:
@@ -273,24 +280,40 @@ def ordered(plans: Sequence[JailPlan]) -> list[str]:
             )
         if name in done:
             return
-        for other in by_name[name].jail.settings.jail.depend:
-            if other in by_name:
-                visit(other, (*chain, name))
+        if name in by_name:
+            for other in by_name[name].settings.jail.depend:
+                if other in by_name or other in current:
+                    visit(other, (*chain, name))
         done.append(name)
 
-    for name in by_name:
+    for name in (*current, *by_name):
         visit(name, ())
-    return done
+    return [name for name in done if name not in by_name or by_name[name].boot is not Boot.NONE]
 
 
 def rc_conf(plans: Sequence[JailPlan]) -> str:
     """Return the lines of the host's rc.conf(5) with which these jails start at boot. Raises UsageError."""
-    names = [name for name in ordered(plans) if _boots(name, plans)]
-    if not names:
-        return ""
-    # In reverse order at shutdown, so that a jail ends before those it depends on.
-    return f'jail_enable="YES"\njail_list="{" ".join(names)}"\njail_reverse_stop="YES"\n'
+    return "".join(f'{name}="{value}"\n' for name, value in assignments(plans, {}).items())
 
 
-def _boots(name: str, plans: Sequence[JailPlan]) -> bool:
-    return any(plan.jail.name == name and plan.jail.boot is not Boot.NONE for plan in plans)
+def assignments(plans: Sequence[JailPlan], current: Mapping[str, str]) -> dict[str, str]:
+    """Return which variables of the host's rc.conf(5) are to change, and to what. Raises UsageError.
+
+    `current`: what they are. A jail that is not in jail_list is not started by rc.d/jail.
+    """
+    listed = current.get("jail_list", "").split()
+    names = ordered(plans, listed)
+    wanted = {}
+    if any(plan.jail.boot is not Boot.NONE for plan in plans):
+        wanted["jail_enable"] = "YES"
+    if names != listed:
+        wanted["jail_list"] = " ".join(names)
+    if any(plan.jail.settings.jail.depend for plan in plans if plan.jail.name in names):
+        # So that a jail ends before those it depends on.
+        wanted["jail_reverse_stop"] = "YES"
+    # As checkyesno of rc.subr reads them.
+    return {
+        name: value
+        for name, value in wanted.items()
+        if value != "YES" or current.get(name, "").lower() not in {"yes", "true", "on", "1"}
+    }

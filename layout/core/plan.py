@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from layout.core import freebsd_files
+from layout.core import freebsd_files, jailconf
 from layout.core.model import (
     BaseTree,
     Below,
@@ -149,7 +149,7 @@ def host_files(plan: JailPlan, site: Site) -> tuple[HostFile, ...]:
     """The generated files of one jail; apart from its plan, for only init and verify need to render them."""
     jail = plan.jail
     path = f"{site.etc}/fstab.d/{jail.name}"
-    return (
+    tables = (
         HostFile(f"{path}.fstab", render_table(jail, plan.tables.jail, jail.platform), 0o644, "its mounts"),
         HostFile(
             f"{path}.manage.fstab",
@@ -158,6 +158,10 @@ def host_files(plan: JailPlan, site: Site) -> tuple[HostFile, ...]:
             "the mounts of its writable view",
         ),
     )
+    if jail.platform is not Platform.FREEBSD:
+        return tables
+    text = jailconf.render(plan, site)
+    return (*tables, HostFile(jailconf.path(site, jail.name), text, 0o644, "how it runs"))
 
 
 def plan(

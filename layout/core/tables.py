@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import NoReturn, assert_never
 
 from msgspec import Struct, structs
 
 from layout.core import fstab
 from layout.core.errors import LayoutError, UsageError
 from layout.core.hostblock import digest
-from layout.core.model import Jail, Manage, Mount, Platform, Tables
+from layout.core.model import Boot, Jail, Manage, Mount, Platform, Tables
 
 _ROOT, _NAME = "${ROOT}", "${NAME}"
 _WORDS = ("${nosuid}", "${noexec}", "${noauto}")
@@ -171,18 +171,41 @@ def expand(template: Template, root: str, jail: Jail) -> Tables:
     return Tables(_fill(jail_rows, root, jail.name), _fill(manage_rows, root, jail.name))
 
 
-def host_lines(tables: Tables, manage: Manage) -> tuple[Mount, ...]:
+def host_lines(tables: Tables, manage: Manage, words: Sequence[str] = ()) -> tuple[Mount, ...]:
     """Return what the host's fstab holds for one jail: its mounts, then those of the writable view.
 
     In session mode the latter are noauto even where a site's template forgot it: they are never mounted at
-    boot.
+    boot. `words` are options for what is mounted at boot.
     """
     if manage is Manage.BOOT:
-        return tables.jail + tables.manage
-    return tables.jail + tuple(
-        m if "noauto" in m.options else structs.replace(m, options=(*m.options, "noauto"))
-        for m in tables.manage
+        return _with(tables.jail + tables.manage, words)
+    return _with(tables.jail, words) + _with(tables.manage, ("noauto",))
+
+
+def _with(mounts: Iterable[Mount], words: Sequence[str]) -> tuple[Mount, ...]:
+    return tuple(
+        structs.replace(m, options=(*m.options, *(word for word in words if word not in m.options)))
+        for m in mounts
     )
+
+
+def boot_words(jail: Jail) -> tuple[str, ...]:
+    """Return the options that a jail's lines in the host's fstab have besides those of its table.
+
+    FreeBSD: late, for mountcritlocal comes before what ZFS holds, and failok, for one line that fails would
+    end the boot (rc.d/mountlate).
+    """
+    if jail.platform is not Platform.FREEBSD:
+        return ()
+    match jail.boot:
+        case Boot.JAIL:
+            return ()
+        case Boot.FSTAB:
+            return ("late", "failok")
+        case Boot.NONE:
+            return ("noauto",)
+        case _:
+            assert_never(jail.boot)
 
 
 _HEADER = re.compile(

@@ -266,7 +266,7 @@ def test_a_table_edited_by_hand_is_not_overwritten(made: Path, layout) -> None:
     before = everything(made)
     done = layout("--root", made, "init", "--no-mount", "ldap", "new")
     assert (done.code, done.out) == (1, "")
-    assert "found a table edited by hand" in done.err
+    assert "found a file edited by hand" in done.err
     assert everything(made) == before
 
 

@@ -255,6 +255,22 @@ def test_jails_start_after_those_they_depend_on_and_only_where_they_boot() -> No
     assert jailconf.rc_conf(plans[2:3]) == ""
 
 
+def test_only_what_is_not_so_yet_changes_in_rc_conf() -> None:
+    plans = [make(name="web", jail=JailParameters(depend=("db",))), make(name="db")]
+    done = {"jail_enable": "yes", "jail_list": "mail db x web", "jail_reverse_stop": "ON"}
+    assert jailconf.assignments(plans, done) == {}
+    assert jailconf.assignments(plans, done | {"jail_list": "web mail"}) == {"jail_list": "db web mail"}
+    assert jailconf.assignments([make(boot=Boot.NONE)], {"jail_list": "a ldap b"}) == {"jail_list": "a b"}
+
+
+def test_a_writable_view_that_is_always_mounted_comes_and_goes_with_the_jail() -> None:
+    jail = msgspec.structs.replace(make().jail, manage=Manage.BOOT)
+    plan = plan_jail(jail, SITE, TEMPLATE)
+    found = read(jailconf.render(plan, SITE))
+    assert [line.split()[1] for line in found["mount"]] == [mount.target for mount in plan.tables.manage]
+    assert "-F /usr/local/etc/layout/fstab.d/ldap.manage.fstab" in found["exec.prepare"][0]
+
+
 def test_a_loop_of_dependencies_is_named() -> None:
     plans = [make(name=a, jail=JailParameters(depend=(b,))) for a, b in ("ab", "bc", "ca")]
     with pytest.raises(UsageError, match="a -> b -> c -> a"):

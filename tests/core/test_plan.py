@@ -136,7 +136,12 @@ def test_state_belongs_to_the_jails_users_and_lies_in_t(made: Plan) -> None:
 
 def test_tables_are_written_to_etc(made: Plan) -> None:
     assert [[file.path for file in host_files(jail, made.site)] for jail in made.jails] == [
-        [f"/etc/layout/fstab.d/{name}.fstab", f"/etc/layout/fstab.d/{name}.manage.fstab"] for name in NAMES
+        [
+            f"/etc/layout/fstab.d/{name}.fstab",
+            f"/etc/layout/fstab.d/{name}.manage.fstab",
+            *([f"/etc/jail.conf.d/{name}.conf"] if made.site.platform is Platform.FREEBSD else []),
+        ]
+        for name in NAMES
     ]
 
 

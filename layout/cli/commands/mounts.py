@@ -87,6 +87,7 @@ def fstab(
             else:
                 found.output.raw(text)
             return
+        hostfstab.refuse_mounted_by_jail(file or context.site.host_fstab, plans)
         changed = hostfstab.install(file or context.site.host_fstab, text, force=force)
     if found.output.json:
         found.output.document({"ok": True, "changed": changed, "file": file or context.site.host_fstab})

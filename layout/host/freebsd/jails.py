@@ -1,0 +1,124 @@
+"""Running jails as jls(8) lists them; started, entered and stopped by jail(8), always by their own file."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+
+import msgspec
+
+from layout.core import jailconf
+from layout.core.errors import LayoutError
+from layout.core.model import Site
+from layout.host.run import Done, require, run
+
+OLDEST = 14
+"""The first major release whose rc.d/jail and jail(8) read what layout writes."""
+
+
+class Prison(msgspec.Struct, frozen=True):
+    """One running jail."""
+
+    jid: int
+    name: str
+    path: str
+    """Its root as the kernel has it: without symbolic links."""
+
+
+def require_release() -> None:
+    """Make sure that this release reads what layout writes. Raises LayoutError."""
+    release = run("uname", "-r").stdout.strip()
+    major = release.partition(".")[0]
+    if not major.isdigit() or int(major) < OLDEST:
+        raise LayoutError(
+            "uname -r",
+            f"FreeBSD {release}",
+            f"{OLDEST}.0 or later",
+            "older ones have no jail.conf.d; --no-mount builds the trees and tables only",
+        )
+
+
+def listed() -> list[Prison]:
+    """Return every running jail. Raises LayoutError: unknown is not the same as none."""
+    done = run("jls", "--libxo=json", "jid", "name", "path", ok=range(256))
+    if done.status == 0 and done.stdout.lstrip().startswith("{"):
+        return _from_json(done.stdout)
+    # A jls(8) without libxo. -q quotes what has blanks.
+    lines = run("jls", "-q", "jid", "name", "path").stdout.splitlines()
+    found = []
+    for line in lines:
+        try:
+            jid, name, path = shlex.split(line)
+            found.append(Prison(int(jid), name, path))
+        except ValueError:
+            raise LayoutError("jls", repr(line), "jid, name and path of a jail") from None
+    return found
+
+
+def _from_json(text: str) -> list[Prison]:
+    # Imported late: verify loads this module on Linux as well.
+    import json
+
+    try:
+        rows = json.loads(text)["jail-information"]["jail"]
+        return [Prison(int(row["jid"]), str(row.get("name", row["jid"])), str(row["path"])) for row in rows]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise LayoutError("jls --libxo=json", repr(text[:80]), "a list of jails") from None
+
+
+def find(name: str) -> Prison | None:
+    """Return the running jail of this name, wherever its root is. Raises LayoutError."""
+    return next((prison for prison in listed() if prison.name == name), None)
+
+
+def started(site: Site, name: str) -> Done:
+    """Let jail(8) start a jail by its file; return what was said. Whether it runs is to be read back.
+
+    As rc(8) does it at boot, unless this is a trial, whose file rc.d/jail does not know.
+    """
+    conf = _file(site, name)
+    if site.trial:
+        return run("jail", "-f", conf, "-c", name, ok=range(256))
+    # Without 'one', a host that starts no jails at boot would only be told so.
+    return run("service", "jail", "onestart", name, ok=range(256))
+
+
+def stopped(site: Site, name: str) -> Done:
+    """Let jail(8) stop a jail by its file; return what was said. Whether it runs is to be read back."""
+    conf = _file(site, name)
+    if site.trial:
+        return run("jail", "-f", conf, "-r", name, ok=range(256))
+    return run("service", "jail", "onestop", name, ok=range(256))
+
+
+def _file(site: Site, name: str) -> str:
+    """Without its file jail(8) would kill the jail: no exec.stop, and every mount left behind."""
+    path = jailconf.path(site, name)
+    if not os.access(path, os.R_OK):
+        raise LayoutError(
+            path, "no file to read", "the jail.conf(5) of the jail", f"layout init {name} writes it"
+        )
+    return path
+
+
+def processes(name: str) -> list[int]:
+    """Return the process IDs of what runs in a jail."""
+    done = run("pgrep", "-j", name, ok=(0, 1))
+    return sorted(int(word) for word in done.stdout.split() if word.isdigit())
+
+
+def entered(name: str, argv: Sequence[str]) -> int:
+    """Run a command in a jail with this process's own input and output; return its exit status.
+
+    128 and its number for a signal, as a shell shows it. Raises LayoutError.
+    """
+    program = require("jexec", "FreeBSD's base system")
+    child = os.fork()
+    if child == 0:
+        try:
+            os.execv(program, ["jexec", "-l", name, *argv])  # noqa: S606 - running a command is the purpose
+        finally:
+            os._exit(127)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,33 @@
+"""The host's rc.conf(5), read and written by sysrc(8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from layout.core.errors import LayoutError
+from layout.host.run import run
+
+
+def values(names: Iterable[str]) -> dict[str, str]:
+    """Return what variables are, defaults included; those that are not set are left out."""
+    found = {}
+    for name in names:
+        done = run("sysrc", "-nq", name, ok=(0, 1))
+        if done.status == 0:
+            found[name] = done.stdout.removesuffix("\n")
+    return found
+
+
+def change(wanted: Mapping[str, str]) -> None:
+    """Set variables. Raises LayoutError for one that is not so afterwards: a later file may win."""
+    for name, value in wanted.items():
+        run("sysrc", f"{name}={value}")
+    now = values(wanted)
+    for name, value in wanted.items():
+        if now.get(name) != value:
+            raise LayoutError(
+                f"rc.conf: {name}",
+                repr(now.get(name, "")),
+                repr(value),
+                "another file of rc.conf(5) sets it too: sysrc -a",
+            )
