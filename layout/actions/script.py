@@ -31,7 +31,7 @@ def script_of(context: Context, names: Sequence[str], choice: Choice, *, mount: 
     Mounts of another platform than the one running cannot be looked at: the script has all of them then,
     and finds out itself which are there. Raises UsageError or LayoutError, as init would.
     """
-    here = context.site.platform is running_platform() is Platform.LINUX
+    here = context.site.platform is running_platform()
     found = init.survey(context, names, choice, mount=mount and here)
     work = Work(
         __version__,

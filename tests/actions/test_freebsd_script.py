@@ -1,0 +1,68 @@
+"""`plan --script` on FreeBSD, run by dash under the strict personality, makes what init makes."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from script_yard import check, small_tree, snapshot
+
+from tests.freebsd_host import _freebsd  # noqa: F401
+
+if TYPE_CHECKING:
+    from tests.freebsd_host import FreeBSD
+
+pytestmark = pytest.mark.box
+
+JAILS = ("ldap", "bind")
+
+
+def tree_of(host: FreeBSD) -> str:
+    """A base with everything that the split has to look after."""
+    tree = small_tree(host.work / "small tree's")
+    (tree / "var/run").unlink()
+    (tree / "etc/over").unlink()
+    (tree / "etc/master.passwd").write_text("root:*:0:0::0:0:Charlie &:/root:/bin/sh\n")
+    return str(tree)
+
+
+def script(host: FreeBSD, *words: str, lint: bool = False) -> str:
+    text = host.does("plan", *words, "--script")
+    check(text, lint)
+    return text
+
+
+def mounts(host: FreeBSD) -> list[str]:
+    return [line for line in host.ok("mount -v").splitlines() if f" on {host.root}/" in line]
+
+
+def without_ids(lines: list[str]) -> list[str]:
+    """File system ids differ from mount to mount."""
+    return [line.partition(", fsid")[0] for line in lines]
+
+
+@pytest.mark.parametrize(("kind", "preset"), [("directory", "hardened"), ("archive", "classic")])
+def test_the_script_makes_what_init_makes(freebsd: FreeBSD, kind: str, preset: str) -> None:
+    base = tree_of(freebsd)
+    if kind == "archive":
+        archive = freebsd.work / "base.txz"
+        subprocess.run(["tar", "-cJf", archive, "-C", base, "."], check=True)
+        base = str(archive)
+    words = (*JAILS, "--base", base, "--preset", preset)
+    text = script(freebsd, *words, lint=True)
+    freebsd.does("init", *words)
+    expected, expected_mounts = snapshot(freebsd.root), without_ids(mounts(freebsd))
+    assert len(expected_mounts) == 3 * len(JAILS)
+    freebsd.does("umount")
+    freebsd.root.rename(freebsd.work / "of init")
+    freebsd.write("script", text)
+    freebsd.ok(f"cd /usr && CDPATH=/ TAR_OPTIONS=-v dash -s <{freebsd.work}/script")
+    assert snapshot(freebsd.root) == expected
+    assert without_ids(mounts(freebsd)) == expected_mounts
+    assert freebsd.findings() == []
+    nothing = script(freebsd, *words)
+    assert "nothing to do" in nothing
+    freebsd.ok(f"dash -s <{freebsd.work}/script")  # everything is there already
+    assert snapshot(freebsd.root) == expected
+    assert without_ids(mounts(freebsd)) == expected_mounts
