@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -64,10 +64,12 @@ def run(
     cwd: str = "/",
     timeout: float | None = None,
     hint: str = "",
+    lines: Callable[[str], None] | None = None,
 ) -> Done:
     """Run a program to its end and return what it said.
 
     `ok`: exit statuses that are no error. `env`: variables besides PATH, LC_ALL and HOME. `timeout`: seconds.
+    `lines` gets each line of its stderr as it comes, from another thread. An interrupt ends the program too.
     Raises CommandError, or LayoutError when it cannot be started or does not end in time.
     """
     import sh
@@ -89,8 +91,15 @@ def run(
         "_return_cmd": True,
         "_in": input.encode("utf-8", "surrogateescape") if isinstance(input, str) else input or b"",
     }
+    if lines is not None:
+        options |= {"_err": lines, "_tee": "err"}
     try:
-        command = sh.Command(program)(*words[1:], **options)
+        command = sh.Command(program)(*words[1:], _bg=True, _bg_exc=False, **options)
+        try:
+            command.wait()
+        except KeyboardInterrupt:
+            command.kill()
+            raise
     except sh.TimeoutException:
         raise LayoutError(shlex.join(words), "no end", f"one within {timeout:g} s", hint) from None
     except sh.SignalException as error:

@@ -2,29 +2,95 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from layout.cli.app import app, globals_of, need_root
-from layout.cli.output import columns, plural
+from layout.cli.output import Output, columns, plural
+
+if TYPE_CHECKING:
+    from layout.actions.bases import BaseSummary
 
 bases = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Build, list and verify bases.")
 app.add_typer(bases, name="base")
 
 
-@bases.command("list")
-def base_list(ctx: typer.Context) -> None:
-    """Print the base of ROOT and where it came from."""
-    from layout.actions import bases as action
+build = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Build an archive for --base.")
+bases.add_typer(build, name="build")
+
+
+@build.command("debian")
+def build_debian(
+    ctx: typer.Context,
+    suite: Annotated[str, typer.Option("--suite", help="The release, by its code name.")] = "bookworm",
+    packages: Annotated[str, typer.Option("--packages", help="Packages, with commas between them.")] = "",
+    profiles: Annotated[
+        str, typer.Option("--profiles", help="Profiles whose packages are wanted, with commas between them.")
+    ] = "",
+    output: Annotated[
+        str | None, typer.Option("--output", help="FILE.tar.zst; in layout's cache when not given.")
+    ] = None,
+    mirror: Annotated[
+        list[str] | None,
+        typer.Option("--mirror", help="URI or line of sources.list(5); the host's own when not given."),
+    ] = None,
+    variant: Annotated[
+        str, typer.Option("--variant", help="How small: minbase (with apt-get), apt, essential.")
+    ] = "minbase",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Build it even if it was built before.")] = False,
+) -> None:
+    """Build a Debian base with mmdebstrap; the same inputs are built once."""
+    from layout.actions import debian as action
 
     found = globals_of(ctx)
-    base = action.base_of(found.context())
+    need_root(found, userns=False)
+    context = found.context()
+    inputs = action.inputs_of(
+        context, suite, packages.split(","), filter(None, profiles.split(",")), variant, mirror or ()
+    )
+    done = action.build(context, inputs, output, found.output.tell, fresh=fresh)
     if found.output.json:
-        found.output.document({"mroot": base})
+        found.output.document(done)
         return
+    how = "cached" if done.cached else f"built in {done.record.seconds} s"
+    found.output.result(f"{done.path}  {how}, {done.record.bytes / 1e6:.1f} MB")
+    found.output.note(f"layout init --base {done.path} NAME makes jails from it")
+
+
+@bases.command("list")
+def base_list(ctx: typer.Context) -> None:
+    """Print the base of ROOT with where it came from, and the archives in the cache."""
+    from layout.actions import bases as action
+    from layout.actions.debian import cached
+
+    found = globals_of(ctx)
+    context = found.context()
+    base = action.base_of(context)
+    archives = cached(context)
+    if found.output.json:
+        found.output.document({"mroot": base, "cache": archives})
+        return
+    _print_base(found.output, base)
+    if archives:
+        rows = [("ARCHIVE", "CREATED", "MB", "SUITE", "PACKAGES")]
+        rows += [
+            (
+                path,
+                record.created,
+                f"{record.bytes / 1e6:.1f}",
+                record.inputs.suite,
+                ",".join(record.inputs.packages) or "-",
+            )
+            for path, record in archives.items()
+        ]
+        for line in columns(rows):
+            found.output.result(line)
+
+
+def _print_base(output: Output, base: BaseSummary | None) -> None:
     if base is None:
-        found.output.note("no base yet: layout init NAME makes it")
+        output.note("no base yet: layout init NAME makes it")
         return
     record = base.record
     rows = [("BASE", "PLATFORM", "CREATED", "ENTRIES", "MB", "MANIFEST", "SOURCE")]
@@ -40,7 +106,7 @@ def base_list(ctx: typer.Context) -> None:
         )
     )
     for line in columns(rows):
-        found.output.result(line)
+        output.result(line)
 
 
 @bases.command("verify")
