@@ -25,7 +25,9 @@ def rules(number: int) -> list[Rule]:
     done = run("devfs", "rule", "-s", str(number), "show", ok=range(256))
     if done.status != 0:
         return []
-    return [tuple(line.split()[1:]) for line in done.stdout.splitlines() if line.split()[1:]]
+    lines = [line.split() for line in done.stdout.splitlines()]
+    # A pattern is quoted where it came quoted from devfs.rules(5).
+    return [tuple(word.strip("'\"") for word in words[1:]) for words in lines if words[1:]]
 
 
 def require(number: int, path: str) -> None:
@@ -60,7 +62,7 @@ def _expand(number: int, depth: int) -> list[Rule]:
 
 
 def is_shown(path: str, ruleset: Sequence[Rule]) -> bool:
-    """Say whether a node may be seen by these rules. One that also asks for more than a path may apply."""
+    """Say whether a node may be seen by these rules. One that asks for more than a path may apply."""
     shown = True
     for rule in ruleset:
         if not {"hide", "unhide"} & set(rule):

@@ -220,7 +220,9 @@ def _one(run: Run, name: str, path: str | None) -> int:
 
 def main(argv: list[str]) -> int:
     kept.guard()
-    json, pretty, argv = libxo.split(argv)
+    json = pretty = False
+    if int(kept.read()["release"].split(".")[0]) >= 14:  # libxo came to mount(8) in 2022
+        json, pretty, argv = libxo.split(argv)
     try:
         given, rest = getopt.getopt(argv, "aF:t:lLdvpo:urw")
     except getopt.GetoptError as error:
