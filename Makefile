@@ -5,6 +5,7 @@ help:
 	@printf '%s\n' \
 	    'make demo   three jails, their read-only roots, a writable chroot each, and the proof; in a throw-away root' \
 	    'make test   every test (those that mount run in a throw-away root, tests/box), then lint' \
+	    'make e2e    BIND, OpenLDAP and Heimdal in jails of a real Debian, as root; takes a minute, the first time two' \
 	    'make lint   ruff check, ruff format --check, mypy' \
 	    'make bench  times against a floor measured in the same run' \
 	    'make dist   wheel and source archive in ./dist' \
@@ -20,6 +21,9 @@ demo: .venv/.stamp
 test: .venv/.stamp
 	@sh .ci/test
 
+e2e: .venv/.stamp
+	@sh .ci/e2e
+
 lint: .venv/.stamp
 	@sh .ci/lint
 
@@ -32,4 +36,4 @@ dist: .venv/.stamp
 clean:
 	@sh .ci/clean
 
-.PHONY: help demo test lint bench dist clean
+.PHONY: help demo test e2e lint bench dist clean

@@ -52,6 +52,7 @@ def in_user_namespace() -> bool:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what mounts, unmounts or removes, unless tests/box runs us; and what this root cannot do."""
+    leave_out_daemons(items)
     reason = None
     if not IN_BOX:
         reason = "run by tests/box (make test)"
@@ -63,6 +64,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("box") and (not IN_BOX or any(part in item.nodeid for part in HOST_ROOT)):
             item.add_marker(skip)
+
+
+def leave_out_daemons(items: list[pytest.Item]) -> None:
+    """Tests of real daemons need root of the host, in the box, and a Debian base."""
+    if not IN_BOX or in_user_namespace() or "LAYOUT_DEBIAN_BASE" not in os.environ:
+        skip = pytest.mark.skip(reason="run by make e2e, as root")
+        for item in items:
+            if item.get_closest_marker("e2e"):
+                item.add_marker(skip)
 
 
 def propagation(path: str) -> str:
