@@ -8,9 +8,12 @@ import msgspec
 
 from layout.actions import mounting
 from layout.actions.context import Context
+from layout.actions.running import running
 from layout.core.compare import Live
 from layout.core.model import JailPlan
+from layout.core.running import Running
 from layout.host import locks, table
+from layout.host.site import running_platform
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -26,6 +29,8 @@ class Row(msgspec.Struct, frozen=True):
     planned: int
     session: str | None
     """Who holds an open manage session."""
+    running: Running | None
+    """The service, as the system says; null when none runs."""
 
 
 def status(context: Context, plans: Sequence[JailPlan]) -> list[Row]:
@@ -46,6 +51,7 @@ def status(context: Context, plans: Sequence[JailPlan]) -> list[Row]:
                     sum(bool(live.at(target)) for target in planned),
                     len(planned),
                     locks.holder(state, f"manage-{jail.name}.lock"),
+                    running(context, plan) if jail.platform is running_platform() else None,
                 )
             )
         return rows

@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "trees": ("init", "plan", "verify", "show", "destroy", "recover"),
     "mounts": ("mount", "umount", "fstab", "render"),
     "sessions": ("manage",),
-    "jails": ("status",),
+    "jails": ("status", "start", "stop", "restart", "exec"),
     "profiles": ("profile",),
     "bases": ("base",),
 }

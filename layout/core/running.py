@@ -7,6 +7,38 @@ from typing import Literal
 import msgspec
 
 
+class ProcessId(msgspec.Struct, frozen=True):
+    """A process that nobody can take another one for: the kernel gives numbers anew."""
+
+    pid: int
+    ticks: int
+    """Start time in clock ticks since boot (proc_pid_stat(5))."""
+    boot: str
+    """Boot ID of the host."""
+
+
+class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `start` did on Linux, for `stop` and `recover`: ROOT/.layout/run/NAME.toml.
+
+    It says what to look for and what to take away, never that something runs: that the system says.
+    """
+
+    engine: Literal["nspawn", "bwrap", "unit"]
+    grade: Literal["full", "weak"]
+    since: str
+    """RFC 3339, UTC."""
+    mounted: bool
+    """The jail was mounted by `start`, so `stop` unmounts it."""
+    process: ProcessId | None = None
+    """The engine's own process; None until it has been made, and for 'unit'."""
+    unit: str = ""
+    """Name of the systemd unit, for 'unit'."""
+    addresses: tuple[str, ...] = ()
+    """ADDRESS/PREFIX that `start` added to an interface, so `stop` removes them."""
+    notes: tuple[str, ...] = ()
+    """What is not guaranteed, and why."""
+
+
 class Running(msgspec.Struct, frozen=True):
     """A jail with a service in it, as the system says it is, not as a record remembers it."""
 

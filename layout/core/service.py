@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import signal
+from typing import Literal
 
 import msgspec
 
@@ -49,6 +50,8 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Its environment besides PATH, as NAME=value."""
     capabilities: tuple[str, ...] = ()
     """Linux: what it keeps, as in capabilities(7), in lower case without 'cap_': net_bind_service."""
+    engine: Literal["auto", "bwrap", "nspawn", "unit"] = "auto"
+    """Linux: what keeps the jail; 'auto' is the first of bwrap and nspawn that is installed."""
     stop_signal: str = "TERM"
     """What ends it in good order."""
     stop_timeout: int = 10

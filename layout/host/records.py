@@ -112,7 +112,8 @@ def write(state: Dir, path: str, record: msgspec.Struct) -> None:
     """Write a record whole. Raises OSError."""
     import tomli_w
 
-    data: dict[str, Any] = msgspec.to_builtins(record)
+    fields: dict[str, Any] = msgspec.to_builtins(record)
+    data = {key: value for key, value in fields.items() if value is not None}  # TOML has no null
     state.write_whole(path, tomli_w.dumps(data).encode("utf-8", "surrogateescape"), 0o600)
 
 

@@ -34,8 +34,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Read-only as in every container runtime: files of root that speak for the whole host, whatever the
 # namespace. Some are open to any uid 0 without a capability: /proc/sys/kernel/core_pattern is code
 # execution on the host.
-_READ_ONLY = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "asound")
-_MASKED = ("kcore", "kmsg", "keys", "timer_list", "sched_debug", "latency_stats")
+READ_ONLY = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "asound")
+MASKED = ("kcore", "kmsg", "keys", "timer_list", "sched_debug", "latency_stats")
 _PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
@@ -109,7 +109,7 @@ def first_process(
         return 1
     # The slave stays open: without it the relay would take a command that closes its terminal for the end.
     process.close_descriptors({slave}, first=0)
-    return _attend(child, hang_up=slave >= 0)
+    return attend(child, hang_up=slave >= 0)
 
 
 @contextlib.contextmanager
@@ -125,11 +125,7 @@ def _confine(session: Session, standard: tuple[Standard, ...], keeper: int, chan
     wanted = {keeper, channel.fileno()}
     # First of all: the lock that the caller holds on the jail must not live on in here.
     process.close_descriptors(wanted | {item.fd for item in standard} | set(session.descriptors))
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for fd, item in enumerate(standard):
-        if item.fd != fd:
-            os.dup2(null, fd)
-    os.close(null)
+    close_standard(standard)
     os.setsid()
     _become_root()
     process.forbid_inspection()  # this process holds the administrator's environment and memory
@@ -145,7 +141,7 @@ def _confine(session: Session, standard: tuple[Standard, ...], keeper: int, chan
         session.attach()
     except Exception as error:
         raise failure(error, "the writable view attached", session.mountpoint) from error
-    _load_nothing_more()
+    load_nothing_more()
     _change_root(session.mountpoint)
     # no_new_privs is not set: su, sudo and file capabilities of the base are part of what package tools
     # use, and none gives more than the bounding set leaves. What comes from the jail's t is kept off by
@@ -153,6 +149,20 @@ def _confine(session: Session, standard: tuple[Standard, ...], keeper: int, chan
     process.keep_capabilities(session.keep)
     process.die_with_parent(keeper)
     os.umask(0o022)
+    return offer_terminal(standard, channel)
+
+
+def close_standard(standard: tuple[Standard, ...]) -> None:
+    """Put /dev/null in the place of those of descriptors 0, 1 and 2 that the command does not get."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd, item in enumerate(standard):
+        if item.fd != fd:
+            os.dup2(null, fd)
+    os.close(null)
+
+
+def offer_terminal(standard: tuple[Standard, ...], channel: socket.socket) -> int:
+    """Say that all is ready, with the master of a new terminal if one is wanted; returns its slave, or -1."""
     if not any(item.is_terminal for item in standard):
         channel.send(READY)
         return -1
@@ -178,7 +188,7 @@ def _become_root() -> None:
                 raise
 
 
-def _load_nothing_more() -> None:
+def load_nothing_more() -> None:
     """Make every later import fail: it would run code from the session's tree with this process's rights."""
     printable("\n")  # Python loads the codec that this needs when it is first used
     sys.path.clear()
@@ -224,9 +234,9 @@ def _mount_proc(mountpoint: str) -> None:
         )
     syscalls.mount(b"proc", b"proc", b"proc", _PROC_FLAGS)
     os.chdir("proc")
-    for name in _READ_ONLY:
+    for name in READ_ONLY:
         _cover(name, name)
-    for name in _MASKED:
+    for name in MASKED:
         _cover("../dev/null", name)
 
 
@@ -288,7 +298,7 @@ def _execute(command: tuple[str, ...], variables: dict[str, str]) -> OSError:
     return problem
 
 
-def _attend(child: int, *, hang_up: bool) -> int:
+def attend(child: int, *, hang_up: bool) -> int:
     """Reap every process that ends in here until it is the command; returns its exit status.
 
     Returning ends this process, and with it the kernel ends whatever the command has left behind.

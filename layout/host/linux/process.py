@@ -103,6 +103,13 @@ def has_ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
+def ends_within(pidfd: int, seconds: float) -> bool:
+    """Wait for the end of the process behind `pidfd`; False when it has not come in time."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0.0, seconds) * 1000))
+
+
 def forbid_inspection() -> None:
     """Close this process's memory, environment and descriptors to ptrace(2) and /proc (PR_SET_DUMPABLE 0)."""
     prctl(_PR_SET_DUMPABLE, 0)

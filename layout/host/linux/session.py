@@ -19,6 +19,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from layout.core.errors import LayoutError, UsageError
 from layout.host import forked
@@ -68,8 +69,35 @@ class Session:
     environment: Mapping[str, str] = field(default_factory=dict)
     descriptors: tuple[int, ...] = ()
 
+    def separate(self) -> None:
+        """In the keeper: let its next child be process 1 of a pid namespace. Raises OSError."""
+        syscalls.unshare(syscalls.CLONE_NEWPID)
 
-def run(session: Session) -> int:
+    def first_process(self, standard: tuple[Standard, ...], keeper: int, channel: socket.socket) -> int:
+        """Be process 1: returns the exit status of the command."""
+        return confined.first_process(self, standard, keeper, channel)
+
+
+class Kind(Protocol):
+    """What `run` can run: a session of its own, or a command in a running jail."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def command(self) -> tuple[str, ...]: ...
+    @property
+    def keep(self) -> tuple[str, ...]: ...
+    @property
+    def terminal(self) -> bool | None: ...
+    @property
+    def environment(self) -> Mapping[str, str]: ...
+    @property
+    def descriptors(self) -> tuple[int, ...]: ...
+    def separate(self) -> None: ...
+    def first_process(self, standard: tuple[Standard, ...], keeper: int, channel: socket.socket) -> int: ...
+
+
+def run(session: Kind) -> int:
     """Run the session to its end and return the exit status of its command.
 
     128+N when signal N ended the command, or came to this process and so ended the session; 127 when the
@@ -122,7 +150,7 @@ class _Keeper:
 
 
 @contextlib.contextmanager
-def _keeper(session: Session, standard: tuple[Standard, ...], channel: socket.socket) -> Iterator[_Keeper]:
+def _keeper(session: Kind, standard: tuple[Standard, ...], channel: socket.socket) -> Iterator[_Keeper]:
     """Start the keeper; whatever happens, it and the session have ended when the context is left."""
     try:
         caller = os.pidfd_open(os.getpid())
@@ -140,7 +168,7 @@ def _keeper(session: Session, standard: tuple[Standard, ...], channel: socket.so
         os.close(keeper.pidfd)
 
 
-def _keep(session: Session, standard: tuple[Standard, ...], caller: int, channel: socket.socket) -> int:
+def _keep(session: Kind, standard: tuple[Standard, ...], caller: int, channel: socket.socket) -> int:
     """Be the keeper: start process 1 of a new pid namespace, pass signals on, return its exit status."""
     process.close_descriptors(
         {caller, channel.fileno(), *(item.fd for item in standard), *session.descriptors}
@@ -148,9 +176,9 @@ def _keep(session: Session, standard: tuple[Standard, ...], caller: int, channel
     os.setsid()  # a Ctrl-C on the administrator's terminal is for the caller to deal with
     try:
         process.die_with_parent(caller)
-        syscalls.unshare(syscalls.CLONE_NEWPID)
+        session.separate()
         own = os.pidfd_open(os.getpid())
-        first = forked.fork(lambda: confined.first_process(session, standard, own, channel))
+        first = forked.fork(lambda: session.first_process(standard, own, channel))
     except OSError as error:
         confined.report(channel, confined.failure(error, "a process in a pid namespace of its own"))
         return 1
@@ -182,7 +210,7 @@ class _Attendant:
 
     def __init__(
         self,
-        session: Session,
+        session: Kind,
         relay: Relay,
         inbox: forked.SignalInbox,
         channel: socket.socket,

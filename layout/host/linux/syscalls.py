@@ -104,19 +104,28 @@ def move_mount(mount_fd: int, to_fd: int, to_path: bytes) -> None:
 
 
 def mount_setattr(
-    fd: int, *, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0, recursive: bool = False
+    fd: int,
+    *,
+    attr_set: int = 0,
+    attr_clr: int = 0,
+    propagation: int = 0,
+    user_namespace: int = 0,
+    recursive: bool = False,
 ) -> None:
-    """Change the flags or propagation of the mount behind `fd` (mount_setattr(2), Linux 5.12)."""
-    attr = _mount_attr(attr_set, attr_clr, propagation)
+    """Change the flags or propagation of the mount behind `fd` (mount_setattr(2), Linux 5.12).
+
+    `user_namespace` is the descriptor of the one that MOUNT_ATTR_IDMAP takes its maps from.
+    """
+    attr = _mount_attr(attr_set, attr_clr, propagation, user_namespace)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     if _mount_setattr(442, fd, b"", flags, attr, 32) < 0:
         raise _fail("mount_setattr")
 
 
 @functools.cache
-def _mount_attr(attr_set: int, attr_clr: int, propagation: int) -> bytes:
+def _mount_attr(attr_set: int, attr_clr: int, propagation: int, user_namespace: int) -> bytes:
     """Return struct mount_attr; there are a handful of them, for thousands of mounts."""
-    return struct.pack("=4Q", attr_set, attr_clr, propagation, 0)
+    return struct.pack("=4Q", attr_set, attr_clr, propagation, user_namespace)
 
 
 def openat2(dir_fd: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> int:
@@ -189,6 +198,12 @@ def unshare(flags: int) -> None:
     """unshare(2); os.unshare exists from Python 3.12 on only."""
     if _libc_call("unshare", c_int)(flags) < 0:
         raise _fail("unshare")
+
+
+def setns(fd: int, flags: int = 0) -> None:
+    """setns(2), by namespace or (Linux 5.8) pidfd; os.setns exists from Python 3.12 on only."""
+    if _libc_call("setns", c_int, c_int)(fd, flags) < 0:
+        raise _fail("setns")
 
 
 def syncfs(fd: int) -> None:

@@ -1,0 +1,253 @@
+"""What a jail of Linux is started with: engine, accounts, ports, and how far it can be kept apart here."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Literal
+
+from layout.actions.context import Context
+from layout.core import accounts
+from layout.core.errors import LayoutError, UsageError
+from layout.core.model import JailPlan
+from layout.core.running import ProcessId
+from layout.core.service import Network, Service, address_of
+from layout.host import run
+from layout.host.beneath import Dir
+from layout.host.linux import confined, enter, launch, ports, process, session, stage
+from layout.host.linux.engines import Spec, bwrap
+from layout.host.site import in_user_namespace
+
+Engine = Literal["bwrap", "nspawn"]
+
+ENGINES: dict[Engine, ModuleType] = {"bwrap": bwrap}
+"""In the order in which 'auto' takes them: with bwrap, nothing that can be written can be executed."""
+
+_SETPRIV = "usr/bin/setpriv"
+_UNKNOWN: tuple[str | None, ...] = (None,)
+_FIRST, _COUNT, _PLACES = 524288, 65536, 28663
+"""Numbers that systemd sets aside for containers: from 524288 to 1879048191, 65536 for each."""
+# What counts for the whole host is asked of the host's own user namespace.
+_OF_THE_HOST = {
+    "net_bind_service",
+    "net_admin",
+    "net_raw",
+    "net_broadcast",
+    "sys_time",
+    "sys_nice",
+    "ipc_lock",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Everything about a run, before anything is done for it."""
+
+    engine: Engine
+    program: str
+    spec: Spec
+    grade: Literal["full", "weak"]
+    notes: tuple[str, ...]
+    engine_environment: dict[str, str] = field(default_factory=lambda: {"PATH": run.PATH, "LC_ALL": "C"})
+
+    def arguments(self) -> tuple[str, ...]:
+        """Return the engine's command line."""
+        found: tuple[str, ...] = ENGINES[self.engine].arguments(self.program, self.spec)
+        return found
+
+    def prepare(self, namespace: int) -> None:
+        """In the engine's own mount namespace: make what it is to find."""
+        stage.move_in(self.spec.mountpoint, namespace)
+        ENGINES[self.engine].prepare(self.spec)
+
+
+def decide(context: Context, root: Dir, plan: JailPlan, engine: str | None) -> Decided:
+    """Decide how a jail is started. Raises LayoutError, UsageError: nothing has been done then."""
+    jail, service = plan.jail, plan.jail.settings.service
+    if not service.command:
+        hint = "set linux.service.command in a profile of your own: layout profile show default"
+        raise UsageError(f"profile {jail.profile}", "no service.command", "the daemon of the jail", hint)
+    for name in service.capabilities:
+        if name.upper() not in process.CAPABILITIES:
+            raise UsageError(f"profile {jail.profile}", f"capability {name!r}", "a name of capabilities(7)")
+    chosen, program = _engine(engine or service.engine)
+    _refuse_taken_ports(jail.name, service, jail.settings.network)
+    command, capabilities = _as_user(root, jail.name, service)
+    shift, notes = _user_namespace(context, plan, capabilities)
+    network = jail.settings.network
+    spec = Spec(
+        name=jail.name,
+        mountpoint=plan.tables.jail[0].target,
+        command=command,
+        environment=_environment(service),
+        capabilities=capabilities,
+        hostname=network.hostname or jail.name,
+        network=not (network.ip4 == ("disable",) and network.ip6 == ("disable",)),
+        directories=_directories(root, jail.name, service),
+        shift=shift,
+    )
+    return Decided(chosen, program, spec, "weak" if notes else "full", notes)
+
+
+def _engine(wanted: str) -> tuple[Engine, str]:
+    """Return the engine and its program. Raises LayoutError that names the package that has it."""
+    for name, module in ENGINES.items():
+        if wanted == name:
+            return name, run.require(module.PROGRAM, module.PACKAGE)
+        path = run.which(module.PROGRAM)
+        if wanted == "auto" and path is not None:
+            return name, path
+    if wanted != "auto":
+        raise UsageError("engine", repr(wanted), f"one of: auto, {', '.join(ENGINES)}")
+    packages = " or ".join(module.PACKAGE for module in ENGINES.values())
+    programs = " or ".join(module.PROGRAM for module in ENGINES.values())
+    raise LayoutError(programs, "no such program", "an engine that keeps the jail", f"install {packages}")
+
+
+def _environment(service: Service) -> Mapping[str, str]:
+    pairs = (setting.partition("=") for setting in service.environment)
+    return {"PATH": confined.PATH, "LANG": "C.UTF-8", **{name: value for name, _, value in pairs}}
+
+
+def _read(root: Dir, path: str) -> str:
+    try:
+        return root.read(path).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _as_user(root: Dir, name: str, service: Service) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return command and capabilities; a service that does not drop root itself has setpriv(1) for it."""
+    if not service.user:
+        return service.command, service.capabilities
+    passwd, group = (_read(root, f"s/{name}/etc/{file}") for file in ("passwd", "group"))
+    found = accounts.account(service.user, passwd, group)
+    if found is None:
+        hint = f"layout manage {name} -- adduser --system {service.user}"
+        raise LayoutError(f"{name}: /etc/passwd", f"no user {service.user}", "the user of its service", hint)
+    if root.lstat(f"j/mroot/{_SETPRIV}") is None:
+        hint = "put the package util-linux into the base, or let the daemon drop root itself"
+        raise LayoutError(f"{root.path}/j/mroot/{_SETPRIV}", "no such program", "what changes the user", hint)
+    kept = ",".join(["-all", *(f"+{one}" for one in service.capabilities)])
+    groups = f"--groups={','.join(map(str, found.groups))}" if found.groups else "--clear-groups"
+    words = (f"/{_SETPRIV}", f"--reuid={found.uid}", f"--regid={found.gid}", groups)
+    more = (f"--inh-caps={kept}", f"--ambient-caps={kept}", "--")
+    capabilities = tuple(dict.fromkeys((*service.capabilities, "setuid", "setgid")))
+    return (*words, *more, *service.command), capabilities
+
+
+def _directories(root: Dir, name: str, service: Service) -> tuple[stage.RunDirectory, ...]:
+    if not service.run:
+        return ()
+    users = accounts.ids(_read(root, f"s/{name}/etc/passwd"))
+    groups = accounts.ids(_read(root, f"s/{name}/etc/group"))
+    return tuple(
+        stage.RunDirectory(
+            one.path.partition("/")[2],
+            int(one.mode, 8),
+            users.get(one.owner, 0),
+            groups.get(one.group or one.owner, 0),
+        )
+        for one in service.run
+    )
+
+
+def _refuse_taken_ports(name: str, service: Service, network: Network) -> None:
+    """Make sure that nobody listens where the service will. Raises LayoutError that says who."""
+    if network.ip4 == ("disable",) and network.ip6 == ("disable",):
+        return
+    known = [one.partition("/")[0] for one in (*network.ip4, *network.ip6) if one[:1].isdigit() or ":" in one]
+    wanted = {tuple(port.split("/")) for port in service.ports}
+    pairs = [(int(port), kind, address) for port, kind in wanted for address in known or _UNKNOWN]
+    if service.ready.tcp:
+        address, port = address_of(service.ready.tcp)
+        pairs.append((port, "tcp", address))
+        if not known:
+            pairs += [(int(port), kind, address) for port, kind in wanted]
+    for number, kind, where in pairs:
+        found = ports.in_the_way(kind, number, where)
+        if found is not None:
+            holder = ports.owner(found.inode)
+            who = f"process {holder[0]} ({holder[1]})" if holder else "a process that /proc does not show"
+            raise LayoutError(
+                f"{name}: port {number}/{kind}",
+                f"{who} listening on {found.address}",
+                "a port that nobody has",
+                "stop it, or give the service another address",
+            )
+
+
+def _user_namespace(
+    context: Context, plan: JailPlan, capabilities: tuple[str, ...]
+) -> tuple[int, tuple[str, ...]]:
+    """Return the first number of the jail's user namespace, 0 for none, with the reasons for having none."""
+    settings = plan.jail.settings
+    closed = settings.network.ip4 == ("disable",) and settings.network.ip6 == ("disable",)
+    low = ports.first_unprivileged()
+    numbers = [int(port.partition("/")[0]) for port in settings.service.ports]
+    outer = _OF_THE_HOST & set(capabilities)
+    if outer == {"net_bind_service"} and numbers and min(numbers) >= low:
+        outer = set()
+    why = ""
+    if in_user_namespace():
+        why = "this host is in a user namespace itself"
+    elif closed:
+        why = ""
+    elif outer or (numbers and min(numbers) < low):
+        what = ", ".join(sorted(outer)) or "net_bind_service"
+        why = f"the host's network asks its own root for {what}"
+    if not why:
+        base = _FIRST + _COUNT * (
+            int.from_bytes(hashlib.sha256(f"{context.site.root}\0{plan.jail.name}".encode()).digest()[:8])
+            % _PLACES
+        )
+        try:
+            fd = launch.user_namespace(base, _COUNT)
+        except OSError as error:
+            why = f"a user namespace: {(error.strerror or str(error)).lower()}"
+        else:
+            try:
+                for tree in plan.tables.jail:
+                    if tree.fstype == "none":
+                        stage.can_map(tree.source, fd)
+            except OSError as error:
+                why = f"the file system of {tree.source} cannot map owners: {(error.strerror or '').lower()}"
+            finally:
+                os.close(fd)
+        if not why:
+            return base, ()
+    return 0, (f"uid 0 of the jail is uid 0 of the host, without its capabilities ({why})",)
+
+
+@contextlib.contextmanager
+def namespace(decided: Decided) -> Iterator[int]:
+    """Make the user namespace of a run; -1 for none. Raises OSError."""
+    if not decided.spec.shift:
+        yield -1
+        return
+    fd = launch.user_namespace(decided.spec.shift, _COUNT)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def execute(plan: JailPlan, engine: ProcessId, argv: tuple[str, ...]) -> int:
+    """Run a command in the jail that an engine keeps; return its exit status. Raises LayoutError."""
+    service = plan.jail.settings.service
+    pairs = (setting.partition("=") for setting in service.environment)
+    more = ("setuid", "setgid") if service.user else ()
+    keep = tuple(dict.fromkeys(name.upper() for name in (*service.capabilities, *more)))
+    environment = {name: value for name, _, value in pairs}
+    with enter.entry(plan.jail.name, engine.pid, argv, keep, environment) as entry:
+        return session.run(entry)
+
+
+def run_inside(plan: JailPlan, engine: ProcessId, argv: tuple[str, ...], seconds: float) -> int:
+    """Run a command as `execute`, its output to nowhere, for so many seconds at most."""
+    with enter.in_silence(seconds):
+        return execute(plan, engine, argv)

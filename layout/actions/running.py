@@ -1,0 +1,89 @@
+"""Jails with a service in them: start, stop and how they stand, on the platform that this is."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from layout.core.errors import LayoutError, UsageError
+from layout.core.model import Platform
+from layout.host.site import running_platform
+
+if TYPE_CHECKING:
+    from layout.actions.context import Context
+    from layout.core.model import JailPlan
+    from layout.core.running import Running
+
+Tell = Callable[[str], None]
+"""Takes a remark for the administrator."""
+
+
+def _here() -> Any:
+    """Return the module of this platform; only that one is loaded."""
+    if running_platform() is Platform.LINUX:
+        from layout.actions import running_linux
+
+        return running_linux
+    try:
+        return importlib.import_module("layout.actions.running_freebsd")
+    except ModuleNotFoundError:
+        hint = "service jail start NAME, with the jail.conf that layout render prints"
+        raise LayoutError("layout", "FreeBSD", "Linux, where it keeps running jails", hint) from None
+
+
+def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = None) -> Running:
+    """Start the service of a jail and wait until it is ready; one that runs already is left alone.
+
+    `engine` (Linux) takes the place of the profile's. Raises LayoutError; nothing of it runs then.
+    """
+    if running_platform() is Platform.LINUX:
+        from layout.actions import running_linux
+
+        return running_linux.start(context, plan, tell, engine)
+    if engine not in {None, "auto"}:
+        raise UsageError("--engine", str(engine), "Linux: on FreeBSD it is always jail(8)")
+    result: Running = _here().start(context, plan, tell)
+    return result
+
+
+def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
+    """End the service, first by its own signal; say whether there was one. Raises LayoutError."""
+    result: bool = _here().stop(context, plan, tell)
+    return result
+
+
+def restart(context: Context, plan: JailPlan, tell: Tell, engine: str | None = None) -> Running:
+    """Stop it, if it runs, and start it. Raises LayoutError."""
+    if running_platform() is Platform.LINUX:
+        stop(context, plan, tell)
+        return start(context, plan, tell, engine)
+    result: Running = _here().restart(context, plan, tell)
+    return result
+
+
+def running(context: Context, plan: JailPlan) -> Running | None:
+    """Return how the jail stands as the system says, or None when nothing runs. Raises LayoutError."""
+    try:
+        here = _here()
+    except LayoutError:
+        return None
+    result: Running | None = here.running(context, plan)
+    return result
+
+
+def execute(context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
+    """Run a command in the running jail, with no more rights than it has; return its exit status.
+
+    Raises LayoutError when it is not running.
+    """
+    result: int = _here().execute(context, plan, argv)
+    return result
+
+
+def require_stopped(context: Context, plan: JailPlan, what: str) -> None:
+    """Make sure that no service runs in a jail. Raises LayoutError."""
+    found = running(context, plan)
+    if found is not None:
+        who = f"running, process {found.pid}" if found.pid else "running"
+        raise LayoutError(plan.jail.name, who, what, f"layout stop {plan.jail.name}")

@@ -1,0 +1,283 @@
+"""Start and stop on Linux: an engine of the host keeps the jail, a record tells whom to look for."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+from msgspec import structs
+
+from layout.actions import mounting, prepare_linux
+from layout.actions.context import Context
+from layout.core.compare import Live
+from layout.core.errors import LayoutError, UsageError
+from layout.core.model import JailPlan
+from layout.core.running import ProcessId, Running, RunRecord
+from layout.host import locks, records
+from layout.host.beneath import Dir
+from layout.host.linux import launch, logs, procs, readiness, table
+
+Tell = Callable[[str], None]
+
+_STEP = 0.02
+"""Seconds between two looks at a service that is coming up."""
+_SETTLE = 0.3
+"""Seconds that a service without a ready check has to stay there."""
+_KILL = 10.0
+"""Seconds that the kernel gets to end what was killed."""
+_LINES = 8
+
+
+def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = None) -> Running:
+    """Start the service; see layout.actions.running."""
+    mounting.require_platform(context.site)
+    name = plan.jail.name
+    with _state(context, plan) as (root, state):
+        record = _read(state, name)
+        if record is not None:
+            found = _look(context, record, plan)
+            if found is not None:
+                tell(f"{name}: already running, process {found.pid}")
+                return found
+            _take_away(context, state, plan, record)
+        spec = prepare_linux.decide(context, root, plan, engine)
+        record = RunRecord(
+            spec.engine, spec.grade, records.now(), mounted=not _is_mounted(plan), notes=spec.notes
+        )
+        _write(state, name, record)
+        try:
+            with context.locked():
+                mounting.mount(context.site, [plan])
+            found = _launch(context, root, state, plan, spec, record)
+        except BaseException:
+            _end(_read(state, name) or record, plan, signal.SIGKILL)
+            _take_away(context, state, plan, record)
+            raise
+        return found
+
+
+def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
+    """End the service; see layout.actions.running."""
+    mounting.require_platform(context.site)
+    name = plan.jail.name
+    with _state(context, plan) as (_, state):
+        record = _read(state, name)
+        if record is None:
+            tell(f"{name}: not running")
+            return False
+        ran = _look(context, record, plan) is not None
+        if not ran:
+            tell(f"{name}: not running; what was left of it is taken away")
+        elif not _end(record, plan, signal.Signals[f"SIG{plan.jail.settings.service.stop_signal}"]):
+            tell(f"{name}: killed, it did not stop within {plan.jail.settings.service.stop_timeout} s")
+        _take_away(context, state, plan, record)
+        return ran
+
+
+def running(context: Context, plan: JailPlan) -> Running | None:
+    """Return how the jail stands; see layout.actions.running."""
+    try:
+        with context.open() as root, root.open(".layout") as state:
+            record = _read(state, plan.jail.name)
+    except FileNotFoundError:
+        return None
+    return None if record is None else _look(context, record, plan)
+
+
+def execute(context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
+    """Run a command in the running jail; see layout.actions.running."""
+    with context.open() as root, root.open(".layout") as state:
+        record = _read(state, plan.jail.name)
+    known = record.process if record is not None else None
+    if known is None or not procs.lives(known):
+        name = plan.jail.name
+        raise LayoutError(name, "not running", "a running jail", f"layout start {name}")
+    return prepare_linux.execute(plan, known, argv)
+
+
+def leftovers(context: Context, plan: JailPlan) -> bool:
+    """Take away what a crash left of a service that does not run; say whether there was something."""
+    with _state(context, plan) as (_, state):
+        record = _read(state, plan.jail.name)
+        if record is None or _look(context, record, plan) is not None:
+            return False
+        _take_away(context, state, plan, record, locked=True)
+        return True
+
+
+@contextlib.contextmanager
+def _state(context: Context, plan: JailPlan) -> Iterator[tuple[Dir, Dir]]:
+    """Open ROOT and its state, and be the only one that starts or stops this jail."""
+    name = plan.jail.name
+    what = f"to be the only run that starts or stops {name}"
+    try:
+        with (
+            context.open() as root,
+            root.open(".layout") as state,
+            locks.held(state, f"run-{name}.lock", what),
+        ):
+            yield root, state
+    finally:
+        # Nothing of ours is open below ROOT any more: that would keep it busy.
+        mounting.release_root(context.site)
+
+
+def _read(state: Dir, name: str) -> RunRecord | None:
+    try:
+        return records.read(state, f"run/{name}.toml", RunRecord)
+    except FileNotFoundError:
+        return None
+
+
+def _write(state: Dir, name: str, record: RunRecord) -> None:
+    if state.lstat("run") is None:
+        state.make_dir("run", 0o700)
+    records.write(state, f"run/{name}.toml", record)
+
+
+def _is_mounted(plan: JailPlan) -> bool:
+    return bool(Live(table.read()).at(plan.tables.jail[0].target))
+
+
+def _look(context: Context, record: RunRecord, plan: JailPlan) -> Running | None:
+    """Return how a jail stands, from its engine's process."""
+    known = record.process
+    if known is None or not procs.lives(known):
+        return None
+    return Running(
+        record.engine,
+        record.grade,
+        pid=procs.daemon_of(known.pid) or known.pid,
+        since=procs.since(known),
+        uptime=procs.uptime(known),
+        log=f"{context.site.root}/.layout/log/{plan.jail.name}.log",
+        notes=record.notes,
+    )
+
+
+def _launch(
+    context: Context, root: Dir, state: Dir, plan: JailPlan, spec: prepare_linux.Decided, record: RunRecord
+) -> Running:
+    name = plan.jail.name
+    with _closing(logs.open_log(state, name)) as log, prepare_linux.namespace(spec) as namespace:
+        begin = logs.size(log)
+        prepared = launch.launch(
+            launch.Launch(
+                name,
+                spec.arguments(),
+                spec.engine_environment,
+                lambda: spec.prepare(namespace),
+                log,
+                namespace,
+            )
+        )
+        known = procs.identify(prepared.pid)
+        if known is None:
+            raise LayoutError(f"engine of {name}", "its process ended", "a process that starts it")
+        # From here on, whoever comes after a crash of ours finds it.
+        record = structs.replace(record, process=known)
+        _write(state, name, record)
+        prepared.go()
+    _wait_until_ready(context, root, state, plan, known, begin)
+    found = _look(context, record, plan)
+    if found is None:
+        raise _ended(context, state, name, begin)
+    return found
+
+
+@contextlib.contextmanager
+def _closing(fd: int) -> Iterator[int]:
+    import os
+
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _wait_until_ready(
+    context: Context, root: Dir, state: Dir, plan: JailPlan, engine: ProcessId, begin: int
+) -> None:
+    """Wait until the service works. Raises LayoutError with the last lines of its log when it does not."""
+    name = plan.jail.name
+    ready = plan.jail.settings.service.ready
+    asked = bool(ready.tcp or ready.socket or ready.command)
+    deadline = time.monotonic() + ready.timeout
+    seen = None
+    why = "it has not been executed yet"
+    while True:
+        if not procs.lives(engine):
+            raise _ended(context, state, name, begin)
+        pid = procs.daemon_of(engine.pid)
+        if pid is not None:
+            seen = seen or time.monotonic()
+            if not asked and time.monotonic() - seen >= _SETTLE:
+                return
+            if asked:
+                problem = readiness.problem(
+                    ready,
+                    pid,
+                    lambda argv: prepare_linux.run_inside(plan, engine, argv, deadline - time.monotonic()),
+                )
+                if problem is None:
+                    return
+                why = problem
+        if time.monotonic() >= deadline:
+            last = _last_words(state, name, begin)
+            raise LayoutError(
+                name,
+                f"a service that is not ready after {ready.timeout} s: {why}{last}",
+                "its ready check to pass",
+                f"stopped again; its log is {context.site.root}/.layout/log/{name}.log",
+            )
+        time.sleep(_STEP)
+
+
+def _ended(context: Context, state: Dir, name: str, begin: int) -> LayoutError:
+    last = _last_words(state, name, begin) or ", without a word in its log"
+    hint = f"its log is {context.site.root}/.layout/log/{name}.log"
+    return LayoutError(name, f"a service that ended at once{last}", "a service that goes on", hint)
+
+
+def _last_words(state: Dir, name: str, begin: int) -> str:
+    lines = logs.tail(state, name, _LINES, begin)
+    return f"; its last words: {' | '.join(lines)}" if lines else ""
+
+
+def _end(record: RunRecord, plan: JailPlan, number: signal.Signals) -> bool:
+    """End what the engine keeps, and with the engine's process everything; False when it had to be killed."""
+    known = record.process
+    if known is None:
+        return True
+    service = plan.jail.settings.service
+    in_good_order = False
+    daemon = procs.daemon_of(known.pid) if number != signal.SIGKILL else None
+    target = procs.identify(daemon) if daemon is not None else None
+    # To the daemon itself: an engine that is told to end kills it.
+    if target is not None and procs.send(target, number):
+        in_good_order = procs.wait(target, service.stop_timeout) and procs.wait(known, 1.0)
+    if not in_good_order:
+        procs.send(known, signal.SIGKILL)
+    if not procs.wait(known, _KILL):
+        raise LayoutError(
+            plan.jail.name,
+            f"process {known.pid}, which does not end",
+            "an engine that ends when it is killed",
+            "it waits for the kernel, perhaps for a disk: see /proc/PID/stack",
+        )
+    return in_good_order
+
+
+def _take_away(
+    context: Context, state: Dir, plan: JailPlan, record: RunRecord, *, locked: bool = False
+) -> None:
+    """Unmount what `start` mounted, and forget the run. Raises LayoutError that names who holds a mount."""
+    if record.process is not None and procs.lives(record.process):
+        raise UsageError(plan.jail.name, "still running", "a service that has ended")
+    if record.mounted:
+        with contextlib.nullcontext() if locked else context.locked():
+            mounting.umount(context.site, [plan])
+    with contextlib.suppress(FileNotFoundError):
+        state.unlink(f"run/{plan.jail.name}.toml")

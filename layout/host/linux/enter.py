@@ -1,0 +1,203 @@
+"""A command in a running jail: joins its namespaces with no more rights than the jail has.
+
+The same processes as for a session of the administrator (layout.host.linux.session), but instead of making
+namespaces they join those of the jail. What a process of the jail could reach of ours is closed before:
+memory and descriptors, and our own program through /proc/PID/exe (the mistake of CVE-2019-5736).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from layout.core.errors import LayoutError, printable
+from layout.host import forked
+from layout.host.linux import confined, process, procs, syscalls
+from layout.host.standard import Standard, take
+
+_JOINED = (
+    ("user", syscalls.CLONE_NEWUSER),
+    ("mnt", syscalls.CLONE_NEWNS),
+    ("ipc", syscalls.CLONE_NEWIPC),
+    ("uts", syscalls.CLONE_NEWUTS),
+    ("net", syscalls.CLONE_NEWNET),
+    ("cgroup", 0x02000000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A running jail to be entered. Fields in common with layout.host.linux.session.Session mean the same."""
+
+    name: str
+    target: int
+    """A pidfd of a process of the jail."""
+    root: int
+    """Descriptor of that process's root directory."""
+    namespaces: int
+    """Those that differ from ours, as flags of clone(2)."""
+    command: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    terminal: bool | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """Those that stay open until the jail has been entered."""
+        return self.target, self.root
+
+    def separate(self) -> None:
+        """In the keeper: let its children be in the jail's pid namespace. Raises OSError."""
+        process.forbid_inspection()
+        syscalls.setns(self.target, syscalls.CLONE_NEWPID)
+
+    def first_process(self, standard: tuple[Standard, ...], keeper: int, channel: socket.socket) -> int:
+        """Be the process in the jail that starts the command: returns the exit status of that."""
+        try:
+            slave = self._enter(standard, keeper, channel)
+            if channel.recv(len(confined.GO)) != confined.GO:
+                return 1
+            variables = self._variables(os.environ.get("TERM"))
+            child = forked.fork(lambda: self._become(standard, slave, variables, channel))
+        except BaseException as error:  # all of them: a traceback helps nobody on the other side of a fork
+            confined.report(channel, confined.failure(error, "to enter the jail", self.name))
+            return 1
+        process.close_descriptors({slave}, first=0)
+        return confined.attend(child, hang_up=slave >= 0)
+
+    def _enter(self, standard: tuple[Standard, ...], keeper: int, channel: socket.socket) -> int:
+        """Join the jail and give up what it does not have; returns the terminal's slave, or -1."""
+        wanted = {keeper, channel.fileno(), *self.descriptors, *(item.fd for item in standard)}
+        process.close_descriptors(wanted)
+        confined.close_standard(standard)
+        os.setsid()
+        confined.load_nothing_more()
+        syscalls.setns(self.target, self.namespaces)
+        os.fchdir(self.root)
+        os.chroot(".")
+        os.chdir("/")
+        if self.namespaces & syscalls.CLONE_NEWUSER:
+            os.setgroups([])
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+        process.forbid_inspection()
+        process.keep_capabilities(self.keep)
+        process.forbid_new_privileges()
+        process.die_with_parent(keeper)
+        for fd in self.descriptors:
+            os.close(fd)
+        os.umask(0o022)
+        return confined.offer_terminal(standard, channel)
+
+    def _variables(self, terminal: str | None) -> dict[str, str]:
+        usable = terminal is not None and re.fullmatch(r"[A-Za-z0-9._+-]{1,64}", terminal)
+        return {
+            "PATH": confined.PATH,
+            "HOME": "/root",
+            "USER": "root",
+            "LOGNAME": "root",
+            "TERM": terminal if terminal is not None and usable else "dumb",
+            "LANG": "C.UTF-8",
+            "LAYOUT_JAIL": self.name,
+            "PS1": f"[jail:{self.name}] $PWD # ",
+            **self.environment,
+        }
+
+    def _become(
+        self,
+        standard: tuple[Standard, ...],
+        slave: int,
+        variables: dict[str, str],
+        channel: socket.socket,
+    ) -> int:
+        try:
+            take(standard, slave)
+        except OSError as error:
+            confined.report(channel, confined.failure(error, "the descriptors 0, 1 and 2 of the command"))
+            return 1
+        process.close_descriptors()
+        forked.restore_default_signals()
+        command = self.command or ("/bin/sh",)
+        problem = _execute(command, variables)
+        status = 127 if isinstance(problem, FileNotFoundError | NotADirectoryError) else 126
+        found = "not found" if status == 127 else problem.strerror or repr(problem)
+        os.write(2, f"layout: {printable(command[0])}: {found} in {self.name}\n".encode())
+        return status
+
+
+def _execute(command: tuple[str, ...], variables: dict[str, str]) -> OSError:
+    """execvp(3) of a file of the jail, never of one that a link of /proc leads to; returns what failed."""
+    name = command[0]
+    directories = variables.get("PATH", confined.PATH).split(":")
+    problem: OSError = FileNotFoundError(2, "not found", name)
+    for path in [name] if "/" in name else [f"{directory}/{name}" for directory in directories]:
+        try:
+            _execute_file(path, command, variables)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            problem = error
+    return problem
+
+
+def _execute_file(path: str, command: tuple[str, ...], variables: dict[str, str]) -> None:
+    fd = syscalls.openat2(
+        syscalls.AT_FDCWD, os.fsencode(path), os.O_PATH | os.O_CLOEXEC, syscalls.RESOLVE_NO_MAGICLINKS
+    )
+    if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+        # Nobody in the jail can put anything else in its place, and scripts need a path.
+        os.execve(os.readlink(f"/proc/self/fd/{fd}"), command, variables)  # noqa: S606 - the purpose
+    os.execve(fd, command, variables)  # noqa: S606 - as above
+
+
+@contextlib.contextmanager
+def entry(
+    name: str,
+    engine: int,
+    command: tuple[str, ...],
+    keep: tuple[str, ...],
+    environment: Mapping[str, str],
+) -> Iterator[Entry]:
+    """Open the jail that process `engine` keeps. Raises LayoutError when it is gone."""
+    with contextlib.ExitStack() as stack:
+        try:
+            first = procs.first_of_jail(engine)
+            if first is None:
+                raise ProcessLookupError(3, "no such process")
+            target = os.pidfd_open(first)
+            stack.callback(os.close, target)
+            root = os.open(f"/proc/{first}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, root)
+            flags = 0
+            for kind, flag in _JOINED:
+                if procs.namespace(first, kind) != procs.namespace("self", kind):
+                    flags |= flag
+            if process.has_ended(target):
+                raise ProcessLookupError(3, "no such process")
+        except OSError as error:
+            found = (error.strerror or repr(error)).lower()
+            raise LayoutError(name, found, "a running jail", f"layout start {name}") from None
+        yield Entry(name, target, root, flags, command, keep, environment=environment)
+
+
+@contextlib.contextmanager
+def in_silence(seconds: float) -> Iterator[None]:
+    """Let descriptors 0, 1 and 2 be /dev/null meanwhile, and end a session that takes longer."""
+    kept = [os.dup(fd) for fd in range(3)]
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for fd in range(3):
+            os.dup2(null, fd)
+        signal.setitimer(signal.ITIMER_REAL, max(0.1, seconds))
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for fd, copy in enumerate(kept):
+            os.dup2(copy, fd)
+            os.close(copy)
+        os.close(null)

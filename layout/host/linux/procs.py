@@ -1,0 +1,191 @@
+"""Processes as /proc shows them: told apart by their start time, signalled through pidfds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+from layout.core.running import ProcessId
+from layout.host.linux import process, table
+
+TICKS = os.sysconf("SC_CLK_TCK")
+_STATE, _PARENT, _START = 0, 1, 19
+"""Places in /proc/PID/stat after the name, which may hold spaces and parentheses itself."""
+
+
+def boot_id() -> str:
+    """Return what tells this boot of the kernel from all others."""
+    return _read("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip()
+
+
+def identify(pid: int) -> ProcessId | None:
+    """Return the identity of a process, or None when there is none, or only its exit status."""
+    fields = _stat(pid)
+    if fields is None or fields[_STATE] in {b"Z", b"X"}:
+        return None
+    return ProcessId(pid, int(fields[_START]), boot_id())
+
+
+def lives(known: ProcessId) -> bool:
+    """Say whether this very process is still there."""
+    return identify(known.pid) == known
+
+
+def open_process(known: ProcessId) -> int | None:
+    """Return a pidfd of this very process, or None when it has ended: a number used anew is another one."""
+    try:
+        fd = os.pidfd_open(known.pid)
+    except OSError:
+        return None
+    if not lives(known):
+        os.close(fd)
+        return None
+    return fd
+
+
+def send(known: ProcessId, number: int) -> bool:
+    """Send a signal to this very process; False when it has ended. Raises OSError."""
+    fd = open_process(known)
+    if fd is None:
+        return False
+    try:
+        signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def wait(known: ProcessId, seconds: float) -> bool:
+    """Wait until a process has ended; False when it has not in time."""
+    fd = open_process(known)
+    if fd is None:
+        return True
+    try:
+        return process.ends_within(fd, seconds)
+    finally:
+        os.close(fd)
+
+
+def uptime(known: ProcessId) -> int:
+    """Return for how many seconds a process has been there."""
+    return max(0, int(time.clock_gettime(time.CLOCK_BOOTTIME) - known.ticks / TICKS))
+
+
+def since(known: ProcessId) -> str:
+    """Return when it was started, RFC 3339, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - uptime(known)))
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of a process."""
+    return [other for other, fields in _all() if int(fields[_PARENT]) == pid]
+
+
+def descendants(pid: int) -> list[int]:
+    """Return all processes below one, parents first."""
+    below: dict[int, list[int]] = {}
+    for other, fields in _all():
+        below.setdefault(int(fields[_PARENT]), []).append(other)
+    found, todo = [], [pid]
+    while todo:
+        here = below.get(todo.pop(0), [])
+        found += here
+        todo += here
+    return found
+
+
+def namespace_pids(pid: int) -> list[int]:
+    """Return the numbers of a process in all pid namespaces that it is in, ours first; none when it ended."""
+    try:
+        text = _read(f"/proc/{pid}/status")
+    except OSError:
+        return []
+    for line in text.splitlines():
+        if line.startswith(b"NSpid:"):
+            return [int(word) for word in line.split()[1:]]
+    return []
+
+
+def first_of_jail(engine: int) -> int | None:
+    """Return the process that is number 1 of the innermost pid namespace below an engine."""
+    depth = len(namespace_pids(engine))
+    for pid in descendants(engine):
+        numbers = namespace_pids(pid)
+        if len(numbers) > depth and numbers[-1] == 1:
+            return pid
+    return None
+
+
+def daemon_of(engine: int) -> int | None:
+    """Return the process that an engine runs: the second of its pid namespace, once it is the program itself.
+
+    Until it has been executed, it is a copy of the engine.
+    """
+    first = first_of_jail(engine)
+    if first is None:
+        return None
+    for pid in children(first):
+        if namespace_pids(pid)[-1:] == [2]:
+            return pid if _program(pid) != _program(first) else None
+    return None
+
+
+def namespace(pid: int | str, kind: str) -> str:
+    """Return the identity of a namespace, such as 'mnt:[4026531840]'. Raises OSError."""
+    return os.readlink(f"/proc/{pid}/ns/{kind}")
+
+
+def mount_count(pid: int) -> int | None:
+    """Return how many mounts a process sees, or None when that cannot be told."""
+    try:
+        return len(table.read_bytes(f"/proc/{pid}/mountinfo").splitlines())
+    except OSError:
+        return None
+
+
+def uid_map(pid: int) -> tuple[int, int, int] | None:
+    """Return the first line of a process's map of users: inside, outside, count."""
+    try:
+        words = _read(f"/proc/{pid}/uid_map").split()[:3]
+    except OSError:
+        return None
+    return (int(words[0]), int(words[1]), int(words[2])) if len(words) == 3 else None
+
+
+def _program(pid: int) -> tuple[int, int] | None:
+    try:
+        found = os.stat(f"/proc/{pid}/exe")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _all() -> Iterator[tuple[int, list[bytes]]]:
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            fields = _stat(int(name))
+            if fields is not None and fields[_STATE] != b"Z":
+                yield int(name), fields
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    try:
+        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return fields if len(fields) > _START else None
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces = []
+        while piece := os.read(fd, 65536):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(fd)
