@@ -10,6 +10,8 @@ from layout.core.model import Boot, JailPlan, Platform, Site
 from layout.core.tables import boot_words, host_lines
 from layout.host import hostfiles
 
+_HOST = "/etc/fstab"
+
 
 def table(plans: Sequence[JailPlan]) -> str:
     """Return the mount tables of these jails as fstab(5), jail by jail, parents first. Raises LayoutError."""
@@ -96,6 +98,18 @@ def stale(site: Site, plans: Sequence[JailPlan], names: Sequence[str]) -> str:
         if name in ours and block != ours[name]:
             return f"an older table of {name}"
     return ""
+
+
+def refuse_others(site: Site, plans: Sequence[JailPlan]) -> None:
+    """Make sure that no line outside the block, of the host's own fstab either, has a jail's mount point.
+
+    mount(8) would make it a second time, or leave layout's out. Raises LayoutError naming the line.
+    """
+    targets = {
+        mount.target for plan in plans for tree in (plan.tables.jail, plan.tables.manage) for mount in tree
+    }
+    for path in dict.fromkeys((_HOST, site.host_fstab)):
+        hostblock.check_targets(hostfiles.read_text(path) or "", targets, path)
 
 
 def _jail_of(root: str, target: str) -> str:

@@ -6,16 +6,14 @@ import contextlib
 import os
 from collections.abc import Sequence
 
-from layout.core import hostblock
+from layout.actions import hostfstab
 from layout.core.compare import Live
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, error
 from layout.core.model import JailPlan, Mount, Site
 from layout.core.mountlist import mount_points
-from layout.host import hostfiles
 from layout.host.freebsd import devfs, holders, mounts, table
 
-_FSTAB = "/etc/fstab"
 _RULESET = "ruleset="
 _NAMED = 6
 """Devices that a finding names."""
@@ -25,20 +23,21 @@ def check(site: Site, plans: Sequence[JailPlan], live: Live, new: Sequence[Mount
     """Make sure that nothing outside the mount table is in the way of new mounts. Raises LayoutError.
 
     That is a line of the host's fstab, outside of layout's block, with one of the mount points: mount(8)
-    would make it a second time, or leave ours out. And a devfs whose ruleset is not loaded.
+    would make it a second time, or leave ours out. A devfs whose ruleset is not loaded. And mounts inside a
+    source: a nullfs shows the empty directories below them (mount_nullfs(8)).
     """
-    del live
-    targets = {mount.target for plan in plans for tree in _trees(plan) for mount in tree}
-    for path in dict.fromkeys((_FSTAB, site.host_fstab)):
-        hostblock.check_targets(hostfiles.read_text(path) or "", targets, path)
+    if not new:
+        return
+    hostfstab.refuse_others(site, plans)
     for mount in new:
+        inside = [path for path in live.below(mount.source) if path != mount.source]
+        if mount.fstype == "nullfs" and inside:
+            found = f"a mount inside {mount.source}, which a nullfs of it does not show"
+            hint = "umount it, or move what it holds into the directory, or give all of it one dataset"
+            raise LayoutError(inside[0], found, "a directory without mounts", hint)
         ruleset = _ruleset(mount)
         if ruleset is not None:
             devfs.require(ruleset, mount.target)
-
-
-def _trees(plan: JailPlan) -> tuple[tuple[Mount, ...], ...]:
-    return plan.tables.jail, plan.tables.manage
 
 
 def _ruleset(mount: Mount) -> int | None:
@@ -63,8 +62,14 @@ def attach(site: Site, live: Live, todo: Sequence[Sequence[tuple[Mount, ...]]]) 
         done: list[str] = []
         try:
             for mount in (mount for part in parts for mount in part):
-                mounts.attach(mount)
                 done.append(mount.target)
+                try:
+                    mounts.attach(mount)
+                except BaseException:
+                    # Interrupted, mount(8) may have made it all the same; another one there is not ours.
+                    if not mounts.is_made(mount):
+                        done.pop()
+                    raise
         except BaseException:
             undo(done)
             raise

@@ -14,7 +14,7 @@ from layout.core import compare, findings
 from layout.core.compare import Live
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, Report, error, named, warning
-from layout.core.model import Copy, Entry, File, Identity, JailPlan, Mount, Preset
+from layout.core.model import Copy, Entry, File, Identity, JailPlan, Mount, Platform, Preset
 from layout.core.names import check_name
 from layout.core.plan import SPLIT, host_files, plan_host, plan_mroot
 from layout.core.tables import hand_edited
@@ -228,6 +228,11 @@ class _Verifier:
         if stale:
             hint = "layout fstab --install (--force, if it was edited by hand)"
             self.host.append(error("S12-host-fstab", path, stale, "what layout would install now", hint))
+        if running_platform() is Platform.FREEBSD:
+            try:
+                hostfstab.refuse_others(self.site, self.plans)
+            except LayoutError as other:
+                self.host.append(error("S12-host-fstab", other.path, other.found, other.expected, other.hint))
 
     # -- one jail -----------------------------------------------------------------------------------
 

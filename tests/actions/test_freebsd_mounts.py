@@ -10,7 +10,6 @@ from tests.freebsd_host import FreeBSD, _freebsd  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.box
 
@@ -245,17 +244,37 @@ def test_a_line_of_the_hosts_fstab_is_found_before_anything_changes(freebsd: Fre
     assert not freebsd.root.exists()
 
 
-def test_a_mount_without_libxo_will_do_while_no_path_has_a_blank(tmp_path: Path) -> None:
-    host = FreeBSD(tmp_path.resolve(), "--release", "13.4-RELEASE")
-    try:
-        assert host("mount --libxo=json").code != 0
-        host.does("init", "a", "--base", host.small_base())
-        assert host.findings("--quick", "a") == []
-        host.ok("mkdir 'a b'; mount -t tmpfs tmpfs 'a b'")
-        assert "libxo" in host.fails("umount", "a")
-        host.ok("umount 'a b'; mkdir x; mount -t tmpfs tmpfs x")
-        host.ok(f"mount -t nullfs -o rw,nosuid,noexec {host.root}/t/a {host.root}/j/a/t 2>/dev/null; true")
-        host.does("umount", "a")
-        assert str(host.root) not in host.ok("mount")
-    finally:
-        host.close()
+def test_a_mount_without_libxo_will_do_while_no_path_has_a_blank(freebsd: FreeBSD) -> None:
+    freebsd.does("init", "a", "--no-mount", "--base", freebsd.small_base())
+    freebsd.ok("personality set release 13.4-RELEASE")
+    assert freebsd("mount --libxo=json").code != 0
+    freebsd.does("mount", "a")
+    assert freebsd.findings("--quick", "a") == []
+    freebsd.ok("mkdir 'a b'; mount -t tmpfs tmpfs 'a b'")
+    assert "libxo" in freebsd.fails("umount", "a")
+    freebsd.ok(f"umount 'a b'; mount -t nullfs -o rw {freebsd.root}/s/a {freebsd.root}/j/a/t")
+    assert "a name that fits several mounts" in freebsd.fails("umount", "a")
+    freebsd.ok(f"umount {freebsd.root}/j/a/t")
+    freebsd.does("umount", "a")
+    assert str(freebsd.root) not in freebsd.ok("mount")
+
+
+def test_a_mount_inside_a_source_is_refused_for_a_nullfs_would_not_show_it(whole: FreeBSD) -> None:
+    whole.does("umount", "a")
+    whole.ok(f"mkdir -p {whole.root}/t/a/deep; mount -t tmpfs tmpfs {whole.root}/t/a/deep")
+    assert "t/a/deep: found a mount inside" in whole.fails("mount", "a")
+    whole.ok(f"umount {whole.root}/t/a/deep; rmdir {whole.root}/t/a/deep")
+    whole.does("mount", "a")
+
+
+def test_half_a_destroyed_jail_is_recovered_and_a_line_in_fstab_is_a_finding(freebsd: FreeBSD) -> None:
+    freebsd.does("init", "a", "b", "--no-mount", "--base", freebsd.small_base())
+    record = freebsd.root / ".layout/jails/a.toml"
+    freebsd.ok(f"sed -i 's/^state = .*/state = \"destroying\"/' {record}; rm -r {freebsd.root}/s/a")
+    freebsd.ok(f"mkdir {freebsd.root}/j/.new-mroot")
+    freebsd.ok(f"echo 'tmpfs {freebsd.root}/j/b tmpfs rw 0 0' >>/etc/fstab")
+    assert freebsd.codes("--quick") >= {"S5-destroying", "S5-interrupted"}
+    assert "S12-host-fstab" in freebsd.codes("b")
+    freebsd.does("recover")
+    assert sorted(path.name for path in (freebsd.root / "j").iterdir()) == ["b", "mroot"]
+    assert not record.exists()

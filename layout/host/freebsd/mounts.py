@@ -42,6 +42,14 @@ def attach(mount: Mount) -> None:
     run("mount", "-t", mount.fstype, "-o", options, mount.source, mount.target)
 
 
+def is_made(mount: Mount) -> bool:
+    """Say whether the topmost mount on its mount point is this one. Raises LayoutError."""
+    here = [line for line in table.lines() if line.node == mount.target]
+    if not here or here[-1].fstype != mount.fstype:
+        return False
+    return not mount.source.startswith("/") or here[-1].special == mount.source
+
+
 def detach(target: str, lines: Sequence[Line]) -> list[Line]:
     """Take away the topmost mount on `target`; return the table as it is then.
 

@@ -16,6 +16,8 @@ from collections.abc import Iterable
 
 if sys.platform == "linux":  # loaded with the module: a chroot has nothing to load it from
     from layout.host.linux import process, syscalls
+else:
+    from layout.host.freebsd import process as freebsd_process
 
 _NOBODY = 65534
 
@@ -31,6 +33,7 @@ def confine(
     namespace maps another. `files` is the limit of its descriptors. Raises OSError or LayoutError when a
     step that everything rests on fails: chroot, capabilities, no_new_privs.
     """
+    parent_pid = os.getppid()
     # Ctrl-C reaches the whole process group: the parent decides, and kills us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD):
@@ -55,11 +58,13 @@ def confine(
         # Last, for a change of user clears it.
         process.die_with_parent(parent)
         os.close(parent)
-    elif nobody:
-        # No capabilities here: whoever needs no other's files is no longer root, and chroot(8) holds him.
-        os.setgroups([])
-        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    else:
+        if nobody:
+            # No capabilities here: whoever needs no other's files is no longer root, and stays in his chroot.
+            os.setgroups([])
+            os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+            os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+        freebsd_process.die_with_parent(parent_pid)
     _limit(resource.RLIMIT_NOFILE, files)
 
 
