@@ -8,6 +8,7 @@ help:
 	    'make e2e    BIND, OpenLDAP and Heimdal in jails of a real Debian, as root; takes a minute, the first time two' \
 	    'make lint   ruff check, ruff format --check, mypy' \
 	    'make bench  times against a floor measured in the same run' \
+	    'make completion  what shells complete, made again after a command or option has changed' \
 	    'make dist   wheel and source archive in ./dist' \
 	    'make clean  remove what these made, except .venv'
 
@@ -33,7 +34,12 @@ bench: .venv/.stamp
 dist: .venv/.stamp
 	@.venv/bin/python -m hatchling build -d dist
 
+completion: .venv/.stamp
+	@.venv/bin/layout completion bash >layout/share/completion/layout.bash
+	@.venv/bin/layout completion zsh >layout/share/completion/_layout
+	@.venv/bin/layout completion fish >layout/share/completion/layout.fish
+
 clean:
 	@sh .ci/clean
 
-.PHONY: help demo test e2e lint bench dist clean
+.PHONY: completion help demo test e2e lint bench dist clean

@@ -262,3 +262,5 @@ def test_every_page_is_installed_where_man_looks() -> None:
     shared = data["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
     for name in PAGES:
         assert shared[f"layout/share/man/{name}"] == f"share/man/man{name[-1]}/{name}"
+    completions = {path.name for path in (MAN.parent / "completion").iterdir()}
+    assert {f"layout/share/completion/{name}" for name in completions} <= set(shared)

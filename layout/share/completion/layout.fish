@@ -1,0 +1,142 @@
+# fish completion for layout(8); made by `layout completion fish`.
+
+function __layout_words
+    set -l words
+    set -l tokens (commandline -opc)
+    set -e tokens[1]
+    while set -q tokens[1]
+        switch $tokens[1]
+            case --root --config
+                set -e tokens[1]
+            case '-*'
+                switch "$words[1] $tokens[1]"
+                    case 'fstab --platform' 'fstab --preset' 'fstab --manage' 'fstab --file' 'init --profile' 'init --base' 'init --platform' 'init --preset' 'init --manage' 'init --boot' 'plan --profile' 'plan --base' 'plan --platform' 'plan --preset' 'plan --manage' 'plan --boot' 'render --platform' 'render --preset' 'render --manage'
+                        set -e tokens[1]
+                end
+            case '*'
+                set words $words $tokens[1]
+        end
+        set -q tokens[1]; and set -e tokens[1]
+    end
+    string join \n -- $words
+end
+
+function __layout_site
+    set -l tokens (commandline -opc)
+    for i in (seq 2 (count $tokens))
+        switch $tokens[$i]
+            case --root --config
+                set -q tokens[(math $i + 1)]; and printf '%s\n' $tokens[$i] $tokens[(math $i + 1)]
+        end
+    end
+end
+
+# __layout_is COMMAND...: is this the command, with all of its words?
+function __layout_is
+    set -l words (__layout_words)
+    set -l wanted (string split ' ' -- $argv)
+    set -l last (count $wanted)
+    test (count $words) -ge $last; and test "$words[1..$last]" = "$wanted"
+end
+
+# __layout_at COUNT COMMAND...: is the next word the one after COUNT arguments?
+function __layout_at
+    set -l words (__layout_words)
+    set -l wanted (string split ' ' -- $argv[2..-1])
+    __layout_is $wanted; and test (count $words) -eq (math $argv[1] + (count $wanted))
+end
+
+# __layout_from COUNT COMMAND...: are there that many arguments, or more?
+function __layout_from
+    set -l words (__layout_words)
+    set -l wanted (string split ' ' -- $argv[2..-1])
+    __layout_is $wanted; and test (count $words) -ge (math $argv[1] + (count $wanted))
+end
+
+function __layout_jails
+    layout (__layout_site) --quiet status 2>/dev/null | awk 'NR > 1 { print $1 }'
+end
+
+function __layout_profiles
+    layout (__layout_site) --quiet profile list 2>/dev/null | awk '{ print $1 }'
+end
+
+complete -c layout -f
+complete -c layout -l root -d 'ROOT; configuration is in ROOT/etc then' -x -a '(__fish_complete_directories)'
+complete -c layout -l config -d 'Configuration file' -r -F
+complete -c layout -l json -d 'One JSON document on stdout'
+complete -c layout -l verbose -s v -d 'Say more'
+complete -c layout -l quiet -s q -d 'Results and errors only'
+complete -c layout -l version -d 'Print the version and exit'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a base -d 'commands of bases'
+complete -c layout -n '__layout_at 0 base' -a list -d 'Print the base of ROOT and where it came from'
+complete -c layout -n '__layout_at 0 base' -a verify -d 'Compare every file of mroot and skel with the manifest made with the base'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a completion -d 'Print the completion of the command line for a shell'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a destroy -d 'Remove one jail'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a fstab -d 'Print the mount table, or keep it in the host\'s fstab'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a init -d 'Make what is missing, idempotently, then mount and verify'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a manage -d 'Open a shell in a jail\'s writable chroot; say what changed'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a mount -d 'Mount jails by their tables, all of a jail\'s mounts or none'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a plan -d 'Print what init would do, one line a step, with its reason'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a profile -d 'commands of profiles'
+complete -c layout -n '__layout_at 0 profile' -a check -d 'Check profile files'
+complete -c layout -n '__layout_at 0 profile' -a list -d 'List profiles, the site\'s and the shipped ones'
+complete -c layout -n '__layout_at 0 profile' -a schema -d 'Print the JSON Schema of profiles, for editors'
+complete -c layout -n '__layout_at 0 profile' -a show -d 'Print a profile\'s file'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a recover -d 'Finish or undo what a crash interrupted'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a render -d 'Print a generated artefact'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a show -d 'Draw the trees with what can be written marked'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a status -d 'Print each jail\'s profile, preset, mounts and open session'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a umount -d 'Unmount jails, deepest mount first; never lazily, never by force'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a verify -d 'Prove that ro is ro and rw is rw, for every jail'
+complete -c layout -n '__layout_is base verify' -l update -d 'Accept what is there now: write the manifests anew'
+complete -c layout -n '__layout_at 0 completion' -a 'bash zsh fish'
+complete -c layout -n '__layout_at 0 destroy' -a '(__layout_jails)'
+complete -c layout -n '__layout_is fstab' -l platform -d 'Whose mounts to spell' -x -a 'freebsd linux'
+complete -c layout -n '__layout_is fstab' -l preset -d 'Mount options' -x -a 'classic hardened'
+complete -c layout -n '__layout_is fstab' -l manage -d 'When the writable half is mounted: in a session, or always' -x -a 'session boot'
+complete -c layout -n '__layout_is fstab' -l install -d 'Put the table into the host\'s fstab'
+complete -c layout -n '__layout_is fstab' -l remove -d 'Take it out again'
+complete -c layout -n '__layout_is fstab' -l force -d 'Even when the block was edited by hand'
+complete -c layout -n '__layout_is fstab' -l file -d 'This file instead of the host\'s fstab' -r -F
+complete -c layout -n '__layout_from 0 fstab' -a '(__layout_jails)'
+complete -c layout -n '__layout_is init' -l profile -d 'Profile, if not the one named like the jail' -x -a '(__layout_profiles)'
+complete -c layout -n '__layout_is init' -l base -d 'Source of mroot: a directory, an archive, \'host\' or \'dist\'' -r -F
+complete -c layout -n '__layout_is init' -l platform -d 'Whose mounts to spell' -x -a 'freebsd linux'
+complete -c layout -n '__layout_is init' -l preset -d 'Mount options' -x -a 'classic hardened'
+complete -c layout -n '__layout_is init' -l manage -d 'When the writable half is mounted: in a session, or always' -x -a 'session boot'
+complete -c layout -n '__layout_is init' -l boot -d 'Who mounts when the host starts: jail(8) or layout, the fstab, nobody' -x -a 'jail fstab none'
+complete -c layout -n '__layout_is init' -l no-mount -d 'Build the trees and tables only'
+complete -c layout -n '__layout_is init' -l example -d 'Write the profile\'s example configuration too, where there is none'
+complete -c layout -n '__layout_is init' -l dry-run -s n -d 'Print the plan and change nothing'
+complete -c layout -n '__layout_is init' -l userns -d 'As an ordinary user: in a user namespace, for the time of this run'
+complete -c layout -n '__layout_from 0 init' -a '(__layout_profiles)'
+complete -c layout -n '__layout_is manage' -l sealed -d 'Without the jail\'s own /var and /tmp'
+complete -c layout -n '__layout_is manage' -l base-ro -d 'With the shared base read-only'
+complete -c layout -n '__layout_is manage' -l chroot -d 'FreeBSD: plain chroot(8), not confined'
+complete -c layout -n '__layout_at 0 manage' -a '(__layout_jails)'
+complete -c layout -n '__layout_is mount' -l manage -d 'The writable halves too'
+complete -c layout -n '__layout_from 0 mount' -a '(__layout_jails)'
+complete -c layout -n '__layout_is plan' -l profile -d 'Profile, if not the one named like the jail' -x -a '(__layout_profiles)'
+complete -c layout -n '__layout_is plan' -l base -d 'Source of mroot: a directory, an archive, \'host\' or \'dist\'' -r -F
+complete -c layout -n '__layout_is plan' -l platform -d 'Whose mounts to spell' -x -a 'freebsd linux'
+complete -c layout -n '__layout_is plan' -l preset -d 'Mount options' -x -a 'classic hardened'
+complete -c layout -n '__layout_is plan' -l manage -d 'When the writable half is mounted: in a session, or always' -x -a 'session boot'
+complete -c layout -n '__layout_is plan' -l boot -d 'Who mounts when the host starts: jail(8) or layout, the fstab, nobody' -x -a 'jail fstab none'
+complete -c layout -n '__layout_is plan' -l no-mount -d 'Build the trees and tables only'
+complete -c layout -n '__layout_is plan' -l script -d 'As a POSIX sh script that does it by hand'
+complete -c layout -n '__layout_from 0 plan' -a '(__layout_profiles)'
+complete -c layout -n '__layout_from 0 profile check' -F
+complete -c layout -n '__layout_at 0 profile show' -a '(__layout_profiles)'
+complete -c layout -n '__layout_is render' -l platform -d 'Whose mounts to spell' -x -a 'freebsd linux'
+complete -c layout -n '__layout_is render' -l preset -d 'Mount options' -x -a 'classic hardened'
+complete -c layout -n '__layout_is render' -l manage -d 'When the writable half is mounted: in a session, or always' -x -a 'session boot'
+complete -c layout -n '__layout_at 0 render' -a 'fstab jail.conf rc.conf rc.d rc.d-verify periodic layout.toml'
+complete -c layout -n '__layout_from 1 render' -a '(__layout_jails)'
+complete -c layout -n '__layout_from 0 show' -a '(__layout_jails)'
+complete -c layout -n '__layout_from 0 status' -a '(__layout_jails)'
+complete -c layout -n '__layout_is umount' -l manage -d 'Only the writable halves'
+complete -c layout -n '__layout_from 0 umount' -a '(__layout_jails)'
+complete -c layout -n '__layout_is verify' -l quick -d 'Mounts, links, modes and records only'
+complete -c layout -n '__layout_is verify' -l base -d 'Compare the base\'s files with their manifest as well'
+complete -c layout -n '__layout_from 0 verify' -a '(__layout_jails)'
