@@ -93,22 +93,26 @@ def described() -> dict[str, str]:
     """Return what layout(8) says of each command."""
     found = {}
     for tag, text in items(page("layout.8")):
-        command = re.match(r"\.It Cm ([a-z]+(?: [a-z]+)?)(?= [A-Z]|$)", tag)
+        command = re.match(r"\.It Cm ([a-z]+(?: [a-z]+)*)(?= [A-Z]|$)", tag)
         if command:
             found[command[1]] = text
     return found
 
 
+def walk_commands(above: str, group: Any) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        words = f"{above} {name}".strip()
+        if hasattr(command, "commands"):
+            yield from walk_commands(words, command)
+        else:
+            yield words, command
+
+
 @cache
 def commands() -> dict[str, Any]:
-    """Return every command of the application, those of groups with two words."""
+    """Return every command of the application, those of groups with all of their words."""
     load("")
-    group: Any = typer.main.get_command(app)
-    found: dict[str, Any] = {}
-    for name, command in group.commands.items():
-        inner = getattr(command, "commands", None)
-        found |= {f"{name} {sub}": one for sub, one in inner.items()} if inner else {name: command}
-    return found
+    return dict(walk_commands("", typer.main.get_command(app)))
 
 
 def long_options(command: Any) -> set[str]:

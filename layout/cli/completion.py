@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from enum import Enum, StrEnum
 from typing import Any, assert_never
 
@@ -47,7 +48,7 @@ class Argument(msgspec.Struct, frozen=True):
 
 
 class Command(msgspec.Struct, frozen=True):
-    """One command; those of a group have two words."""
+    """One command; those of a group have two words or more."""
 
     name: str
     help: str
@@ -72,14 +73,16 @@ _ARGUMENTS = {
 
 def describe(root: Any) -> tuple[list[Command], tuple[Option, ...]]:
     """Return the commands of the application (a click command, as typer makes it) and the global options."""
-    commands = []
-    for name, command in sorted(root.commands.items()):
-        inner = getattr(command, "commands", None)
-        if inner is None:
-            commands.append(_command(name, command))
+    return list(_walk("", root)), _command("", root).options
+
+
+def _walk(above: str, group: Any) -> Iterator[Command]:
+    for name, command in sorted(group.commands.items()):
+        words = f"{above} {name}".strip()
+        if getattr(command, "commands", None) is None:
+            yield _command(words, command)
         else:
-            commands += [_command(f"{name} {sub}", one) for sub, one in sorted(inner.items())]
-    return commands, _command("", root).options
+            yield from _walk(words, command)
 
 
 def _command(name: str, command: Any) -> Command:
@@ -125,16 +128,17 @@ def script(shell: Shell, commands: list[Command], options: tuple[Option, ...]) -
             assert_never(shell)
 
 
-def _groups(commands: list[Command]) -> dict[str, list[Command]]:
-    """Return the commands by the first word: one with the name itself, or those of a group."""
-    found: dict[str, list[Command]] = {}
+def _groups(commands: list[Command]) -> dict[str, dict[str, str]]:
+    """Return, for the words of each group ("" is the whole), what can come next, with its help."""
+    found: dict[str, dict[str, str]] = {}
     for command in commands:
-        found.setdefault(command.name.partition(" ")[0], []).append(command)
+        words = command.name.split()
+        for count, word in enumerate(words):
+            last = count == len(words) - 1
+            above = " ".join(words[:count])
+            help = command.help if last else f"commands of {word}"
+            found.setdefault(above, {}).setdefault(word, help)
     return found
-
-
-def _group_names(commands: list[Command]) -> list[str]:
-    return [name for name, members in _groups(commands).items() if members[0].name != name]
 
 
 def _valued(options: tuple[Option, ...]) -> list[str]:
@@ -144,10 +148,6 @@ def _valued(options: tuple[Option, ...]) -> list[str]:
 
 def _names(options: tuple[Option, ...]) -> str:
     return " ".join(name for one in options for name in one.names)
-
-
-def _members(commands: list[Command], group: str) -> list[Command]:
-    return [one for one in commands if one.name.startswith(f"{group} ")]
 
 
 # --- bash ------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ _layout()
             ;;
         *)
             case $command in
-            '' | @GROUPS@) command="${command:+$command }${COMP_WORDS[i]}" ;;
+            @GROUPS@) command="${command:+$command }${COMP_WORDS[i]}" ;;
             *) count=$((count + 1)) ;;
             esac
             ;;
@@ -212,17 +212,16 @@ complete -F _layout layout
 
 
 def _bash(commands: list[Command], options: tuple[Option, ...]) -> str:
-    groups = _group_names(commands)
     values = [
         f"    *' {name}') kind='{one.value}' ;;"
         for one in options
         for name in one.names
         if one.value is not Value.FLAG
     ]
-    arguments = [f"    ' '*) kind='choice' words='{' '.join(_groups(commands))}' ;;"]
-    for group in groups:
-        words = " ".join(one.name.partition(" ")[2] for one in _members(commands, group))
-        arguments.append(f"    '{group} '[0-9]*) kind='choice' words='{words}' ;;")
+    arguments = [
+        f"    '{group} '[0-9]*) kind='choice' words='{' '.join(words)}' ;;"
+        for group, words in _groups(commands).items()
+    ]
     flags = []
     for command in commands:
         for option in command.options:
@@ -237,7 +236,7 @@ def _bash(commands: list[Command], options: tuple[Option, ...]) -> str:
         _BASH,
         VALUED=" | ".join(_valued(options)),
         TAKES=" | ".join(f"'{taking}'" for taking in _taking(commands)),
-        GROUPS=" | ".join(groups),
+        GROUPS=" | ".join(f"'{group}'" for group in _groups(commands)),
         VALUES="\n".join(values),
         OPTIONS="\n".join(flags),
         ARGUMENTS="\n".join(arguments),
@@ -306,9 +305,7 @@ _layout() {
         ;;
     esac
     command=$line[1]
-    case $command in
 @GROUPS@
-    esac
     case $command in
 @CASES@
     esac
@@ -319,19 +316,17 @@ _layout "$@"
 
 
 def _zsh(commands: list[Command], options: tuple[Option, ...]) -> str:
-    first = []
     groups = []
-    for name, members in _groups(commands).items():
-        if members[0].name == name:
-            first.append(f"            {_zsh_quoted(name, members[0].help)}")
-            continue
-        first.append(f"            {_zsh_quoted(name, 'commands of ' + name + 's')}")
-        inner = " ".join(_zsh_quoted(one.name.partition(" ")[2], one.help) for one in members)
-        groups.append(
-            f"    ({name})\n        if ((CURRENT == 2)); then\n            commands=({inner})\n"
-            f"            _describe -t commands command commands\n            return\n        fi\n"
-            '        command="$command $words[2]"\n        shift words\n        ((CURRENT--))\n        ;;'
-        )
+    for group, words in _groups(commands).items():
+        if group:
+            inner = " ".join(_zsh_quoted(word, help) for word, help in words.items())
+            groups.append(
+                f"    if [[ $command == '{group}' ]]; then\n        commands=({inner})\n"
+                "        if ((CURRENT == 2)); then\n"
+                "            _describe -t commands command commands\n            return\n        fi\n"
+                '        command="$command $words[2]"\n        shift words\n        ((CURRENT--))\n    fi'
+            )
+    first = [f"            {_zsh_quoted(word, help)}" for word, help in _groups(commands)[""].items()]
     cases = []
     for command in commands:
         parts = ["$global", *(spec for one in command.options for spec in _zsh_option(one))]
@@ -394,7 +389,7 @@ function __layout_words
             case @VALUED@
                 set -e tokens[1]
             case '-*'
-                switch "$words[1] $tokens[1]"
+                switch "$words $tokens[1]"
                     case @TAKES@
                         set -e tokens[1]
                 end
@@ -453,17 +448,12 @@ complete -c layout -f
 
 def _fish(commands: list[Command], options: tuple[Option, ...]) -> str:
     lines = [_fish_option(one, "") for one in options]
-    none = "test (count (__layout_words)) -eq 0"
-    for name, members in _groups(commands).items():
-        if members[0].name == name:
-            lines.append(f"complete -c layout -n '{none}' -a {name} -d {_fish_quoted(members[0].help)}")
-            continue
-        lines.append(f"complete -c layout -n '{none}' -a {name} -d 'commands of {name}s'")
-        for one in members:
-            word = one.name.partition(" ")[2]
-            lines.append(
-                f"complete -c layout -n '__layout_at 0 {name}' -a {word} -d {_fish_quoted(one.help)}"
-            )
+    for group, words in _groups(commands).items():
+        when = f"__layout_at 0 {group}" if group else "test (count (__layout_words)) -eq 0"
+        lines += [
+            f"complete -c layout -n '{when}' -a {word} -d {_fish_quoted(help)}"
+            for word, help in words.items()
+        ]
     for command in commands:
         condition = f" -n '__layout_is {command.name}'"
         lines += [_fish_option(one, condition) for one in command.options]
@@ -476,7 +466,7 @@ def _fish(commands: list[Command], options: tuple[Option, ...]) -> str:
     return _filled(
         _FISH,
         VALUED=" ".join(_valued(options)),
-        TAKES=" ".join(f"'{one}'" for one in _taking(commands)),
+        TAKES=" ".join(f"'{one}' '{one.replace(' -', ' * -')}'" for one in _taking(commands)),
         LINES="\n".join(lines),
     )
 

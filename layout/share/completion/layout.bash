@@ -15,12 +15,12 @@ _layout()
             ;;
         -*)
             case "$command ${COMP_WORDS[i]}" in
-            'fstab --platform' | 'fstab --preset' | 'fstab --manage' | 'fstab --file' | 'init --profile' | 'init --base' | 'init --platform' | 'init --preset' | 'init --manage' | 'init --boot' | 'plan --profile' | 'plan --base' | 'plan --platform' | 'plan --preset' | 'plan --manage' | 'plan --boot' | 'render --platform' | 'render --preset' | 'render --manage') i=$((i + 1)) ;;
+            'base build debian --suite' | 'base build debian --packages' | 'base build debian --profiles' | 'base build debian --output' | 'base build debian --mirror' | 'base build debian --variant' | 'fstab --platform' | 'fstab --preset' | 'fstab --manage' | 'fstab --file' | 'init --profile' | 'init --base' | 'init --platform' | 'init --preset' | 'init --manage' | 'init --boot' | 'plan --profile' | 'plan --base' | 'plan --platform' | 'plan --preset' | 'plan --manage' | 'plan --boot' | 'render --platform' | 'render --preset' | 'render --manage') i=$((i + 1)) ;;
             esac
             ;;
         *)
             case $command in
-            '' | base | profile) command="${command:+$command }${COMP_WORDS[i]}" ;;
+            '' | 'base' | 'base build' | 'profile') command="${command:+$command }${COMP_WORDS[i]}" ;;
             *) count=$((count + 1)) ;;
             esac
             ;;
@@ -30,6 +30,12 @@ _layout()
     case "$command $prev" in
     *' --root') kind='directory' ;;
     *' --config') kind='file' ;;
+    'base build debian --suite') kind='any' ;;
+    'base build debian --packages') kind='any' ;;
+    'base build debian --profiles') kind='any' ;;
+    'base build debian --output') kind='any' ;;
+    'base build debian --mirror') kind='any' ;;
+    'base build debian --variant') kind='any' ;;
     'fstab --platform') kind='choice' words='freebsd linux' ;;
     'fstab --preset') kind='choice' words='classic hardened' ;;
     'fstab --manage') kind='choice' words='session boot' ;;
@@ -51,6 +57,7 @@ _layout()
     'render --manage') kind='choice' words='session boot' ;;
     esac
     case ${kind:-$command} in
+    'base build debian') options='--suite --packages --profiles --output --mirror --variant --fresh' ;;
     'base verify') options='--update' ;;
     'fstab') options='--platform --preset --manage --install --remove --force --file' ;;
     'init') options='--profile --base --platform --preset --manage --boot --no-mount --example --dry-run -n --userns' ;;
@@ -62,8 +69,9 @@ _layout()
     'verify') options='--quick --base' ;;
     esac
     case ${kind:-"$command $count"} in
-    ' '*) kind='choice' words='base completion destroy fstab init manage mount plan profile recover render show status umount verify' ;;
-    'base '[0-9]*) kind='choice' words='list verify' ;;
+    ' '[0-9]*) kind='choice' words='base completion destroy fstab init manage mount plan profile recover render show status umount verify' ;;
+    'base '[0-9]*) kind='choice' words='build list verify' ;;
+    'base build '[0-9]*) kind='choice' words='debian' ;;
     'profile '[0-9]*) kind='choice' words='check list schema show' ;;
     'completion 0') kind='choice' words='bash zsh fish' ;;
     'destroy 0') kind='jail' ;;

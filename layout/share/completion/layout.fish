@@ -9,8 +9,8 @@ function __layout_words
             case --root --config
                 set -e tokens[1]
             case '-*'
-                switch "$words[1] $tokens[1]"
-                    case 'fstab --platform' 'fstab --preset' 'fstab --manage' 'fstab --file' 'init --profile' 'init --base' 'init --platform' 'init --preset' 'init --manage' 'init --boot' 'plan --profile' 'plan --base' 'plan --platform' 'plan --preset' 'plan --manage' 'plan --boot' 'render --platform' 'render --preset' 'render --manage'
+                switch "$words $tokens[1]"
+                    case 'base build debian --suite' 'base build debian * --suite' 'base build debian --packages' 'base build debian * --packages' 'base build debian --profiles' 'base build debian * --profiles' 'base build debian --output' 'base build debian * --output' 'base build debian --mirror' 'base build debian * --mirror' 'base build debian --variant' 'base build debian * --variant' 'fstab --platform' 'fstab * --platform' 'fstab --preset' 'fstab * --preset' 'fstab --manage' 'fstab * --manage' 'fstab --file' 'fstab * --file' 'init --profile' 'init * --profile' 'init --base' 'init * --base' 'init --platform' 'init * --platform' 'init --preset' 'init * --preset' 'init --manage' 'init * --manage' 'init --boot' 'init * --boot' 'plan --profile' 'plan * --profile' 'plan --base' 'plan * --base' 'plan --platform' 'plan * --platform' 'plan --preset' 'plan * --preset' 'plan --manage' 'plan * --manage' 'plan --boot' 'plan * --boot' 'render --platform' 'render * --platform' 'render --preset' 'render * --preset' 'render --manage' 'render * --manage'
                         set -e tokens[1]
                 end
             case '*'
@@ -68,9 +68,7 @@ complete -c layout -l json -d 'One JSON document on stdout'
 complete -c layout -l verbose -s v -d 'Say more'
 complete -c layout -l quiet -s q -d 'Results and errors only'
 complete -c layout -l version -d 'Print the version and exit'
-complete -c layout -n 'test (count (__layout_words)) -eq 0' -a base -d 'commands of bases'
-complete -c layout -n '__layout_at 0 base' -a list -d 'Print the base of ROOT and where it came from'
-complete -c layout -n '__layout_at 0 base' -a verify -d 'Compare every file of mroot and skel with the manifest made with the base'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a base -d 'commands of base'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a completion -d 'Print the completion of the command line for a shell'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a destroy -d 'Remove one jail'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a fstab -d 'Print the mount table, or keep it in the host\'s fstab'
@@ -78,17 +76,28 @@ complete -c layout -n 'test (count (__layout_words)) -eq 0' -a init -d 'Make wha
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a manage -d 'Open a shell in a jail\'s writable chroot; say what changed'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a mount -d 'Mount jails by their tables, all of a jail\'s mounts or none'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a plan -d 'Print what init would do, one line a step, with its reason'
-complete -c layout -n 'test (count (__layout_words)) -eq 0' -a profile -d 'commands of profiles'
-complete -c layout -n '__layout_at 0 profile' -a check -d 'Check profile files'
-complete -c layout -n '__layout_at 0 profile' -a list -d 'List profiles, the site\'s and the shipped ones'
-complete -c layout -n '__layout_at 0 profile' -a schema -d 'Print the JSON Schema of profiles, for editors'
-complete -c layout -n '__layout_at 0 profile' -a show -d 'Print a profile\'s file'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a profile -d 'commands of profile'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a recover -d 'Finish or undo what a crash interrupted'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a render -d 'Print a generated artefact'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a show -d 'Draw the trees with what can be written marked'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a status -d 'Print each jail\'s profile, preset, mounts and open session'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a umount -d 'Unmount jails, deepest mount first; never lazily, never by force'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a verify -d 'Prove that ro is ro and rw is rw, for every jail'
+complete -c layout -n '__layout_at 0 base' -a build -d 'commands of build'
+complete -c layout -n '__layout_at 0 base' -a list -d 'Print the base of ROOT with where it came from, and the archives in the cache'
+complete -c layout -n '__layout_at 0 base' -a verify -d 'Compare every file of mroot and skel with the manifest made with the base'
+complete -c layout -n '__layout_at 0 base build' -a debian -d 'Build a Debian base with mmdebstrap; the same inputs are built once'
+complete -c layout -n '__layout_at 0 profile' -a check -d 'Check profile files'
+complete -c layout -n '__layout_at 0 profile' -a list -d 'List profiles, the site\'s and the shipped ones'
+complete -c layout -n '__layout_at 0 profile' -a schema -d 'Print the JSON Schema of profiles, for editors'
+complete -c layout -n '__layout_at 0 profile' -a show -d 'Print a profile\'s file'
+complete -c layout -n '__layout_is base build debian' -l suite -d 'The release, by its code name' -x
+complete -c layout -n '__layout_is base build debian' -l packages -d 'Packages, with commas between them' -x
+complete -c layout -n '__layout_is base build debian' -l profiles -d 'Profiles whose packages are wanted, with commas between them' -x
+complete -c layout -n '__layout_is base build debian' -l output -d 'FILE.tar.zst; in layout\'s cache when not given' -x
+complete -c layout -n '__layout_is base build debian' -l mirror -d 'URI or line of sources.list(5); the host\'s own when not given' -x
+complete -c layout -n '__layout_is base build debian' -l variant -d 'How small: minbase (with apt-get), apt, essential' -x
+complete -c layout -n '__layout_is base build debian' -l fresh -d 'Build it even if it was built before'
 complete -c layout -n '__layout_is base verify' -l update -d 'Accept what is there now: write the manifests anew'
 complete -c layout -n '__layout_at 0 completion' -a 'bash zsh fish'
 complete -c layout -n '__layout_at 0 destroy' -a '(__layout_jails)'
