@@ -15,7 +15,7 @@ _layout()
             ;;
         -*)
             case "$command ${COMP_WORDS[i]}" in
-            'base build debian --suite' | 'base build debian --packages' | 'base build debian --profiles' | 'base build debian --output' | 'base build debian --mirror' | 'base build debian --variant' | 'fstab --platform' | 'fstab --preset' | 'fstab --manage' | 'fstab --file' | 'init --profile' | 'init --base' | 'init --platform' | 'init --preset' | 'init --manage' | 'init --boot' | 'plan --profile' | 'plan --base' | 'plan --platform' | 'plan --preset' | 'plan --manage' | 'plan --boot' | 'render --platform' | 'render --preset' | 'render --manage') i=$((i + 1)) ;;
+            'base build debian --suite' | 'base build debian --packages' | 'base build debian --profiles' | 'base build debian --output' | 'base build debian --mirror' | 'base build debian --variant' | 'fstab --platform' | 'fstab --preset' | 'fstab --manage' | 'fstab --file' | 'init --profile' | 'init --base' | 'init --platform' | 'init --preset' | 'init --manage' | 'init --boot' | 'plan --profile' | 'plan --base' | 'plan --platform' | 'plan --preset' | 'plan --manage' | 'plan --boot' | 'render --platform' | 'render --preset' | 'render --manage' | 'restart --engine' | 'start --engine') i=$((i + 1)) ;;
             esac
             ;;
         *)
@@ -55,6 +55,8 @@ _layout()
     'render --platform') kind='choice' words='freebsd linux' ;;
     'render --preset') kind='choice' words='classic hardened' ;;
     'render --manage') kind='choice' words='session boot' ;;
+    'restart --engine') kind='choice' words='auto bwrap nspawn unit' ;;
+    'start --engine') kind='choice' words='auto bwrap nspawn unit' ;;
     esac
     case ${kind:-$command} in
     'base build debian') options='--suite --packages --profiles --output --mirror --variant --fresh' ;;
@@ -65,16 +67,20 @@ _layout()
     'mount') options='--manage' ;;
     'plan') options='--profile --base --platform --preset --manage --boot --no-mount --script' ;;
     'render') options='--platform --preset --manage' ;;
+    'restart') options='--engine' ;;
+    'start') options='--engine' ;;
     'umount') options='--manage' ;;
     'verify') options='--quick --base' ;;
     esac
     case ${kind:-"$command $count"} in
-    ' '[0-9]*) kind='choice' words='base completion destroy fstab init manage mount plan profile recover render show status umount verify' ;;
+    ' '[0-9]*) kind='choice' words='base completion destroy exec fstab init manage mount plan profile recover render restart show start status stop umount verify' ;;
     'base '[0-9]*) kind='choice' words='build list verify' ;;
     'base build '[0-9]*) kind='choice' words='debian' ;;
     'profile '[0-9]*) kind='choice' words='check list schema show' ;;
     'completion 0') kind='choice' words='bash zsh fish' ;;
     'destroy 0') kind='jail' ;;
+    'exec 0') kind='jail' ;;
+    'exec '*) kind='any' ;;
     'fstab '*) kind='jail' ;;
     'init '*) kind='profile' ;;
     'manage 0') kind='jail' ;;
@@ -85,8 +91,11 @@ _layout()
     'profile show 0') kind='profile' ;;
     'render 0') kind='choice' words='fstab jail.conf rc.conf rc.d rc.d-verify periodic layout.toml' ;;
     'render '*) kind='jail' ;;
+    'restart '*) kind='jail' ;;
     'show '*) kind='jail' ;;
+    'start '*) kind='jail' ;;
     'status '*) kind='jail' ;;
+    'stop '*) kind='jail' ;;
     'umount '*) kind='jail' ;;
     'verify '*) kind='jail' ;;
     esac
