@@ -33,6 +33,9 @@ def destroy(context: Context, name: str) -> int:
         if record is None:
             raise LayoutError(name, "no such jail", "one that layout made", "layout status lists them")
         with _alone(state, name):
+            if state.lstat(f"run/{name}.toml") is not None:
+                found = "a service that runs, or what is left of one"
+                raise LayoutError(name, found, "a jail that is stopped", f"layout stop {name}")
             _refuse(context.site.root, name)
             # From here on a crash leaves a jail that can only be destroyed, not half of one that looks whole.
             records.write(state, f"jails/{name}.toml", msgspec.structs.replace(record, state="destroying"))
@@ -64,6 +67,9 @@ def _remove(context: Context, root: Dir, state: Dir, name: str) -> int:
         count += hostfiles.remove(f"{context.site.etc}/fstab.d/{name}.{kind}")
     count += booting_freebsd.forget(context.site, name)
     state.unlink(f"manage-{name}.lock")
+    for path in (f"run-{name}.lock", f"log/{name}.log"):
+        with contextlib.suppress(FileNotFoundError):
+            state.unlink(path)
     state.unlink(f"jails/{name}.toml")
     return count
 

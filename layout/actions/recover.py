@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layout.actions import destroy
+from layout.actions import destroy, running
 from layout.actions.context import Context
 from layout.actions.make import clean
 from layout.actions.populate import finish_commit
@@ -24,4 +24,8 @@ def recover(context: Context) -> list[str]:
             if record.state == "destroying":
                 destroy.finish(context, root, state, record)
                 done.append(f"{record.name}: destroyed to the end")
+            elif state.lstat(f"run/{record.name}.toml") is not None:
+                plan = context.plan_jail(context.recorded(record))
+                if running.leftovers(context, plan):
+                    done.append(f"{record.name}: what was left of its service taken away")
     return done

@@ -81,6 +81,18 @@ def execute(context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
     return result
 
 
+def leftovers(context: Context, plan: JailPlan) -> bool:
+    """Take away what a crash left of a service that does not run; say whether there was something.
+
+    The caller holds the lock of ROOT. Raises LayoutError.
+    """
+    if running_platform() is not Platform.LINUX:  # jail(8) keeps no records of ours
+        return False
+    from layout.actions import running_linux
+
+    return running_linux.leftovers(context, plan)
+
+
 def require_stopped(context: Context, plan: JailPlan, what: str) -> None:
     """Make sure that no service runs in a jail. Raises LayoutError."""
     found = running(context, plan)

@@ -17,7 +17,7 @@ from layout.core.model import JailPlan
 from layout.core.running import ProcessId, Running, RunRecord
 from layout.host import locks, records
 from layout.host.beneath import Dir
-from layout.host.linux import launch, logs, procs, readiness, table
+from layout.host.linux import addresses, launch, logs, procs, readiness, table
 
 Tell = Callable[[str], None]
 
@@ -43,13 +43,21 @@ def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = Non
                 return found
             _take_away(context, state, plan, record)
         spec = prepare_linux.decide(context, root, plan, engine)
+        network = plan.jail.settings.network
+        # What will have to be taken away again is written down before it is there.
         record = RunRecord(
-            spec.engine, spec.grade, records.now(), mounted=not _is_mounted(plan), notes=spec.notes
+            spec.engine,
+            spec.grade,
+            records.now(),
+            mounted=not _is_mounted(plan),
+            addresses=addresses.missing(network.interface, (*network.ip4, *network.ip6)),
+            notes=spec.notes,
         )
         _write(state, name, record)
         try:
             with context.locked():
                 mounting.mount(context.site, [plan])
+            addresses.add(record.addresses)
             found = _launch(context, root, state, plan, spec, record)
         except BaseException:
             _end(_read(state, name) or record, plan, signal.SIGKILL)
@@ -163,23 +171,23 @@ def _launch(
     name = plan.jail.name
     with _closing(logs.open_log(state, name)) as log, prepare_linux.namespace(spec) as namespace:
         begin = logs.size(log)
-        prepared = launch.launch(
-            launch.Launch(
-                name,
-                spec.arguments(),
-                spec.engine_environment,
-                lambda: spec.prepare(namespace),
-                log,
-                namespace,
-            )
+        wanted = launch.Launch(
+            name,
+            spec.arguments(),
+            spec.engine_environment,
+            lambda: spec.prepare(namespace),
+            log,
+            namespace,
+            (namespace,) if namespace >= 0 else (),
         )
-        known = procs.identify(prepared.pid)
-        if known is None:
-            raise LayoutError(f"engine of {name}", "its process ended", "a process that starts it")
-        # From here on, whoever comes after a crash of ours finds it.
-        record = structs.replace(record, process=known)
-        _write(state, name, record)
-        prepared.go()
+        with launch.launch(wanted) as prepared:
+            known = procs.identify(prepared.pid)
+            if known is None:
+                raise LayoutError(f"engine of {name}", "its process ended", "a process that starts it")
+            # From here on, whoever comes after a crash of ours finds it.
+            record = structs.replace(record, process=known)
+            _write(state, name, record)
+            prepared.go()
     _wait_until_ready(context, root, state, plan, known, begin)
     found = _look(context, record, plan)
     if found is None:
@@ -276,6 +284,7 @@ def _take_away(
     """Unmount what `start` mounted, and forget the run. Raises LayoutError that names who holds a mount."""
     if record.process is not None and procs.lives(record.process):
         raise UsageError(plan.jail.name, "still running", "a service that has ended")
+    addresses.remove(record.addresses)
     if record.mounted:
         with contextlib.nullcontext() if locked else context.locked():
             mounting.umount(context.site, [plan])

@@ -10,6 +10,7 @@ from typing import assert_never
 from layout.actions import booting_freebsd, hostfstab, mounting
 from layout.actions.context import Context
 from layout.actions.observe import Is, Observer
+from layout.actions.running import running
 from layout.core import compare, findings
 from layout.core.compare import Live
 from layout.core.errors import LayoutError
@@ -236,6 +237,20 @@ class _Verifier:
 
     # -- one jail -----------------------------------------------------------------------------------
 
+    def _service(self, state: Dir, plan: JailPlan, into: list[Finding]) -> None:
+        """Say what the engine of a running service cannot guarantee, and what is left of one that ended."""
+        name = plan.jail.name
+        self.checks += 1
+        found = running(self.context, plan)
+        path = f"run/{name}.toml"
+        if found is None and state.lstat(path) is not None:
+            hint = f"layout stop {name}, or layout recover"
+            what = "what is left of a service that ended by itself"
+            into.append(warning("S5-service", state.show(path), what, "a service that runs, or none", hint))
+        for note in found.notes if found is not None and found.grade == "weak" else ():
+            hint = "a port from 1024 on, or another engine: docs/reference.md"
+            into.append(warning("S3-weak", name, note, "all guarantees from the engine", hint))
+
     def _jail(self, root: Dir, state: Dir, observer: Observer, plan: JailPlan, live: Live) -> None:
         jail = plan.jail
         into = self.jails[jail.name]
@@ -261,6 +276,8 @@ class _Verifier:
             into.append(
                 warning("S3-session", path, f"a manage session of {holder}", "none while it is proven", hint)
             )
+        if jail.platform is running_platform():
+            self._service(state, plan, into)
         if jail.suid:
             hint = "take suid = true out of the profile"
             into.append(warning("S2-suid", top, f"suid = true in profile {jail.profile}", "nosuid", hint))

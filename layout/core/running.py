@@ -34,7 +34,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unit: str = ""
     """Name of the systemd unit, for 'unit'."""
     addresses: tuple[str, ...] = ()
-    """ADDRESS/PREFIX that `start` added to an interface, so `stop` removes them."""
+    """'INTERFACE ADDRESS/PREFIX' that `start` added, so `stop` removes them."""
     notes: tuple[str, ...] = ()
     """What is not guaranteed, and why."""
 

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,6 +47,12 @@ def state(yard: Yard, name: str = "a") -> dict[str, object] | None:
     found = json.loads(yard.ok("--json", "status", name))["jails"][name]["running"]
     assert found is None or isinstance(found, dict)
     return found
+
+
+def engine(yard: Yard) -> int:
+    """Return the process that keeps jail a."""
+    record = (yard.root / ".layout/run/a.toml").read_text(encoding="utf-8")
+    return int(record.partition("pid = ")[2].split()[0])
 
 
 def test_a_service_runs_and_ends_and_nothing_is_left(yard: Yard) -> None:
@@ -117,9 +125,7 @@ def test_an_engine_killed_from_outside_leaves_a_stopped_jail_that_starts_again(y
     found = state(yard)
     assert found is not None
     before = processes()
-    record = (yard.root / ".layout/run/a.toml").read_text(encoding="utf-8")
-    engine = int(record.partition("pid = ")[2].split()[0])
-    os.kill(engine, signal.SIGKILL)
+    os.kill(engine(yard), signal.SIGKILL)
     assert eventually(lambda: state(yard) is None)
     assert found["pid"] not in processes()
     assert len(before - processes()) == 3
@@ -140,3 +146,109 @@ def test_exec_has_the_rights_of_the_jail_and_passes_its_status_on(yard: Yard) ->
         _, err = done.communicate(timeout=20)
     assert done.returncode == 1
     assert "not running" in err
+
+
+# --- weaker grades, addresses, and the other commands -------------------------------------------------------
+
+
+def test_a_low_port_costs_the_user_namespace_and_verify_says_so(yard: Yard) -> None:
+    profile(yard, "default", web(80, more='capabilities = ["net_bind_service"]'))
+    assert "weak" in yard.ok("start", "a")
+    assert fetch(80).endswith("hello\n")
+    found = state(yard)
+    assert found is not None
+    assert found["grade"] == "weak"
+    assert "net_bind_service" in str(found["notes"])
+    assert ("a", "S3-weak", "warning") in yard.verify()
+
+
+def test_a_full_grade_is_a_user_of_the_host_without_any_rights(yard: Yard) -> None:
+    yard.ok("start", "a")
+    found = state(yard)
+    assert found is not None
+    with open(f"/proc/{found['pid']}/status", encoding="ascii") as file:
+        fields = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
+    assert all(int(uid) >= 524288 for uid in fields["Uid"].split())
+    assert int(fields["CapPrm"], 16) == 0
+    assert [code for name, code, _ in yard.verify() if name == "a"] == []
+
+
+def test_addresses_come_with_a_jail_and_go_with_it(yard: Yard) -> None:
+    addresses = '[linux.network]\ninterface = "lo"\nip4 = ["127.0.7.1/32"]\n'
+    profile(yard, "default", web(8080, "127.0.7.1", addresses))
+
+    def there() -> bool:
+        shown = subprocess.run(
+            ["ip", "address", "show", "dev", "lo"], capture_output=True, text=True, check=True
+        )
+        return "127.0.7.1/32" in shown.stdout
+
+    yard.ok("start", "a")
+    assert there()
+    assert fetch(8080, "127.0.7.1").endswith("hello\n")
+    yard.ok("stop", "a")
+    assert not there()
+    profile(yard, "default", web(8080, "127.0.7.1", addresses.replace("lo", "nosuch0")))
+    done = yard.run("start", "a")
+    assert done.code == 1
+    assert "nosuch0: found no such interface" in done.err
+
+
+def test_a_running_jail_is_neither_unmounted_nor_destroyed(yard: Yard) -> None:
+    yard.ok("start", "a")
+    for command in ("umount", "destroy"):
+        done = yard.run(
+            command,
+            "a",
+        )
+        assert done.code == 1, command
+        assert "layout stop a" in done.err
+    assert fetch(8080).endswith("hello\n")
+
+
+def test_recover_takes_away_what_a_dead_service_left(yard: Yard) -> None:
+    yard.ok("start", "a")
+    os.kill(engine(yard), signal.SIGKILL)
+    assert eventually(lambda: state(yard) is None)
+    assert ("a", "S5-service", "warning") in yard.verify()
+    yard.ok("recover")
+    assert yard.mounts() == []
+    assert yard.verify() == [("a", "S1-unmounted", "error"), ("b", "S1-unmounted", "error")]
+
+
+@pytest.mark.parametrize("moment", [0.05, 0.15, 0.25, 0.4])
+def test_layout_killed_during_start_leaves_what_the_next_command_understands(
+    yard: Yard, moment: float
+) -> None:
+    before = processes()
+    with yard.process("start", "a") as starting:
+        time.sleep(moment + 0.3)
+        starting.kill()
+        starting.wait()
+    running = state(yard)
+    if running is None:
+        assert eventually(lambda: not processes() - before), "an engine that no record knows"
+    assert yard.run("start", "a").code == 0
+    assert fetch(8080).endswith("hello\n")
+    yard.ok("stop", "a")
+
+
+def test_the_ready_check_can_be_a_command_in_the_jail_or_a_socket(yard: Yard) -> None:
+    check = 'ready = { command = ["/bin/test", "-e", "/run/up"], timeout = 5 }'
+    run = '[[linux.service.run]]\npath = "run/x"\nowner = "web"\ngroup = "webs"\nmode = "0750"\n'
+    script = "/bin/sleep 0.3; /bin/touch /run/up; exec /bin/sleep 99"
+    profile(yard, "default", f'[linux.service]\ncommand = ["/bin/sh", "-c", "{script}"]\n{check}\n{run}')
+    yard.ok("start", "a")
+    pid = state(yard)["pid"]  # type: ignore[index]
+    found = os.stat(f"/proc/{pid}/root/run/x")
+    with open(f"/proc/{pid}/uid_map", encoding="ascii") as file:
+        base = int(file.read().split()[1])
+    assert (found.st_uid - base, found.st_gid - base, found.st_mode & 0o7777) == (80, 81, 0o750)
+    yard.ok("stop", "a")
+    profile(
+        yard,
+        "default",
+        web(8080).replace('tcp = "127.0.0.1:8080", timeout = 10', 'socket = "/run/s", timeout = 1'),
+    )
+    done = yard.run("start", "a")
+    assert "not ready after 1 s: /run/s: no such file or directory" in done.err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, assert_never
 
@@ -12,7 +12,7 @@ from layout.actions.context import Choice, Context
 from layout.cli.app import ForPlatform, Names, WithManage, WithPreset, app, globals_of, need_root
 from layout.cli.output import plural
 from layout.core.errors import UsageError
-from layout.core.model import Platform, Preset
+from layout.core.model import JailPlan, Platform, Preset
 
 
 @app.command()
@@ -34,9 +34,15 @@ def umount(
     manage: Annotated[bool, typer.Option("--manage", help="Only the writable halves.")] = False,
 ) -> None:
     """Unmount jails, deepest mount first; never lazily, never by force."""
-    from layout.actions import mounting
+    from layout.actions import mounting, running
 
-    _mounts(ctx, names, "unmounted", lambda c, plans: mounting.umount(c.site, plans, manage_only=manage))
+    def work(context: Context, plans: Sequence[JailPlan]) -> list[str]:
+        # A jail in a namespace of its own does not keep the host's mounts busy: it would lose them unseen.
+        for plan in () if manage else plans:
+            running.require_stopped(context, plan, "a stopped jail, before its mounts go")
+        return mounting.umount(context.site, plans, manage_only=manage)
+
+    _mounts(ctx, names, "unmounted", work)
     mounting.release_root(globals_of(ctx).context().site)
 
 

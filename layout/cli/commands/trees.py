@@ -172,6 +172,7 @@ def destroy(
 @app.command()
 def recover(ctx: typer.Context) -> None:
     """Finish or undo what a crash interrupted."""
+    from layout.actions import mounting
     from layout.actions.recover import recover as action
 
     found = globals_of(ctx)
@@ -179,6 +180,7 @@ def recover(ctx: typer.Context) -> None:
     context = found.context()
     with context.locked():
         done = action(context)
+    mounting.release_root(context.site)
     if found.output.json:
         found.output.document({"ok": True, "recovered": done})
         return

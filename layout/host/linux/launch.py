@@ -15,8 +15,9 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 
-from layout.core.errors import LayoutError, printable
+from layout.core.errors import LayoutError
 from layout.host import forked
 from layout.host.linux import confined, process, syscalls
 
@@ -51,13 +52,21 @@ class Prepared:
         self._channel = channel
         self._what = what
 
+    def __enter__(self) -> Prepared:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._channel.close()  # one that was not told to start ends
+
     def go(self) -> None:
         """Let it become the engine. Raises LayoutError when that fails."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._channel.send(confined.GO)
         message = _receive(self._channel)
         if message:
-            raise LayoutError(self._what, printable(message)[:200], "the engine to start")
+            raise _reported(message, self._what)
 
 
 def launch(wanted: Launch) -> Prepared:
@@ -68,11 +77,16 @@ def launch(wanted: Launch) -> Prepared:
         with theirs:
             middle = forked.fork(lambda: _middle(wanted, theirs))
         os.waitpid(middle, 0)
-        message = _receive(ours)
-        pid = int(message) if message.isdigit() else 0
-        message = _receive(ours) if pid else message
-        if message != confined.READY:
-            raise _reported(message, what)
+        pid = 0
+        ready = False
+        while not (pid and ready):  # either may come first
+            message = _receive(ours)
+            if message.isdigit():
+                pid = int(message)
+            elif message == confined.READY:
+                ready = True
+            else:
+                raise _reported(message, what)
     except BaseException:
         ours.close()  # the other side sees it and ends
         raise
