@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, assert_never
 from msgspec import structs
 
 from layout.actions.distribution import Checked, check_archive, check_open
+from layout.actions.freebsd_base import check_userland, complete_var, flags_of
 from layout.actions.split import Split, check_base, put_split_flags, split
 from layout.core import mtree
 from layout.core.errors import UsageError
@@ -88,6 +89,8 @@ def source_kind(source: str, platform: Platform, running: Platform, root: str = 
         _refuse_mounts(source, path)
         with open_root(path) as base:
             check_base(base, source)
+            if platform is Platform.FREEBSD:
+                check_userland(base, source)
         return "directory"
     if not stat.S_ISREG(found.st_mode):
         raise UsageError(
@@ -142,8 +145,13 @@ def populate(root: Dir, state: Dir, source: str, platform: Platform, kind: str, 
             os.fchmod(base.fd, 0o755)
             tell("splitting the base", 0, 0)
             check_base(base, source)
+            if platform is Platform.FREEBSD:
+                check_userland(base, source)
             done = split(base, halves, {half: f"{_NEW}{half}" for half in ("s", "t")}, platform)
             with halves.open(f"{_NEW}s") as s, halves.open(f"{_NEW}t") as t:
+                if platform is Platform.FREEBSD:
+                    flags = complete_var(s, t)
+                    filled.flags += flags if running_platform() is platform else []
                 lost = put_split_flags(base, s, t, filled.flags)
             record = _complete(filled.record, done, lost)
             tell("writing the manifest", 0, 0)
@@ -308,6 +316,14 @@ def _fill_from_archive(base: Dir, state: Dir, source: str, platform: Platform, t
         os.close(archive)
         os.close(manifest)
     left_out = dict(found.left_out)
+    flags = []
+    if found.flags and running_platform() is Platform.FREEBSD:
+        left_out["flags"] -= len(found.flags)
+        flags = [
+            ("" if path == "." else path, value)
+            for path, names in found.flags
+            if (value := flags_of(names.split(",")))
+        ]
     if found.unmapped:
         left_out["owner"] = found.unmapped
     record = BaseRecord(
@@ -316,7 +332,7 @@ def _fill_from_archive(base: Dir, state: Dir, source: str, platform: Platform, t
         records.now(),
         found.entries,
         found.bytes,
-        left_out=left_out,
+        left_out={kind: count for kind, count in left_out.items() if count},
         setuid=tuple(
             SetuidRecord(f.path, f"{stat.S_IMODE(f.mode):04o}", f.uid, f.gid)
             for f in found.setuid
@@ -325,12 +341,14 @@ def _fill_from_archive(base: Dir, state: Dir, source: str, platform: Platform, t
         sha256=checked.sha256,
         notes=checked.notes,
     )
-    return _Filled(record, known)
+    return _Filled(record, known, flags)
 
 
 def _complete(record: BaseRecord, done: Split, lost_flags: int) -> BaseRecord:
-    left_out = record.left_out | ({"file flag": lost_flags} if lost_flags else {})
-    return structs.replace(record, removed=done.removed, sys_directory=done.sys_directory, left_out=left_out)
+    left_out = Counter(record.left_out) + Counter({"file flag": lost_flags})
+    return structs.replace(
+        record, removed=done.removed, sys_directory=done.sys_directory, left_out=dict(left_out)
+    )
 
 
 def _write_manifests(state: Dir, base: Dir, s: Dir, t: Dir, known: dict[str, tuple[int, str]]) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import assert_never
 
-from layout.core import shell_base, shell_mounts, shell_steps
+from layout.core import shell_base, shell_freebsd, shell_mounts, shell_steps
 from layout.core.model import BaseTree, Copy, Directory, Entry, File, Identity, Platform, Symlink
 from layout.core.script_base import populate, split_functions
 from layout.core.script_mounts import attach, in_mountinfo
@@ -37,7 +37,12 @@ def _functions(platform: Platform, ended: str) -> dict[str, str]:
     own = (
         (shell_steps.COPY_LINUX, shell_base.FROM_DIRECTORY_LINUX, shell_mounts.LINUX)
         if platform is Platform.LINUX
-        else (shell_steps.COPY_FREEBSD, shell_base.FROM_DIRECTORY_FREEBSD, shell_mounts.FREEBSD)
+        else (
+            shell_steps.COPY_FREEBSD,
+            shell_base.FROM_DIRECTORY_FREEBSD,
+            shell_mounts.FREEBSD,
+            shell_freebsd.USERLAND,
+        )
     )
     return library(
         shell_steps.COMMON,

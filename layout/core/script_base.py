@@ -51,12 +51,16 @@ def populate(work: Work) -> str:
     out.append(f"fifo={fifo} device={quote(device)}\n")
     out.append(f"measure_base {0 if source.kind == 'host' else 1} {source.kind}\n")
     out.append("check_base\n")
+    if work.plan.site.platform is Platform.FREEBSD:
+        out.append("check_userland\n")
     first, *others = (f"move_out {name} {place} {MODES[place]:04o}\n" for name, place in SPLIT)
     out += [f"# What is not shared goes to the skeletons.\n{first}", *others]
     out += _scrubs()
     out += _relocations()
     first, *others = (f"climb skel/{_STAGED}{place}\n" for _, place in SPLIT)
     out += [f"# Links that climb out of s or t keep leading where they led.\n{first}", *others]
+    if work.plan.site.platform is Platform.FREEBSD:
+        out.append("complete_var\n")
     out += _shape(work)
     out.append("complete_base\n")
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -14,6 +15,7 @@ from script_yard import Cli, run, script, small_tree, snapshot
 from layout.host.freebsd import sets
 
 pytestmark = pytest.mark.box
+PERSONALITY = Path(__file__).resolve().parents[1] / "personality/etc"
 FREEBSD = ("--platform", "freebsd", "--no-mount")
 
 
@@ -186,3 +188,58 @@ def test_a_jail_starts_with_files_of_its_own_and_they_are_the_administrators(
     done = layout("--root", root, "--json", "init", "bind", *FREEBSD)
     assert '"changes": [\n    "s/bind/etc/make.conf"\n  ]' in done.out
     assert (etc / "rc.conf").read_text() == "mine\n"
+
+
+@pytest.fixture(name="bare")
+def _bare(tree: Path) -> Path:
+    """A base whose /var is only a specification."""
+    shutil.rmtree(tree / "var")
+    (tree / "etc/mtree").mkdir()
+    for name in ("mtree/BSD.var.dist", "master.passwd", "group"):
+        shutil.copy(PERSONALITY / name, tree / "etc" / name)
+    (tree / "tmp").unlink()
+    return tree
+
+
+@pytest.mark.skipif(shutil.which("mtree") is None, reason="needs mtree (package mtree-netbsd)")
+@pytest.mark.parametrize("empty", [False, True])
+def test_var_is_rebuilt_from_the_bases_own_specification(
+    layout: Cli, tmp_path: Path, bare: Path, empty: bool
+) -> None:
+    if empty:
+        (bare / "var").mkdir()
+    root = tmp_path / "root"
+    words = ("a", "--base", str(bare), *FREEBSD)
+    text = script(layout, root, *words, lint=True)
+    assert layout("--root", root, "init", *words).code == 0
+    for place in ("skel/t/var", "t/a/var"):
+        spec = ["mtree", "-d", "-f", bare / "etc/mtree/BSD.var.dist", "-N", bare / "etc", "-p", root / place]
+        done = subprocess.run([*map(str, spec), "-R", "flags"], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, ""), done
+    assert (root / "t/a/var/unbound").stat().st_uid == 59
+    assert (root / "t/a/var/mail").stat().st_gid == 6
+    made = snapshot(root)
+    root.rename(tmp_path / "of init")
+    run(text)
+    assert snapshot(root) == made
+
+
+def test_a_specification_that_is_not_understood_stops_it(layout: Cli, tmp_path: Path, bare: Path) -> None:
+    (bare / "etc/mtree/BSD.var.dist").write_text(".\n account mode=rwx\n")
+    root = tmp_path / "root"
+    done = layout("--root", root, "init", "a", "--base", bare, *FREEBSD)
+    assert done.code == 1
+    assert "etc/mtree/BSD.var.dist, line 2: found mode 'rwx'" in done.err
+    assert not (root / "j/mroot").exists()
+
+
+def test_half_a_freebsd_is_refused(layout: Cli, tmp_path: Path, tree: Path) -> None:
+    (tree / "etc/master.passwd").unlink()
+    (tree / "usr/lib/os-release").write_text('VERSION_ID="15.0"\n')
+    root = tmp_path / "root"
+    words = ("a", "--base", str(tree), *FREEBSD)
+    done = layout("--root", root, "init", *words)
+    assert done.code == 2
+    assert "found no etc/master.passwd" in done.err
+    assert f"make distribution DESTDIR={tree}" in done.err
+    assert not root.exists()

@@ -120,6 +120,7 @@ def unpack(
             for path, kind, mode, uid, gid, capability in done.setuid
         ),
         unmapped=done.unmapped,
+        flags=tuple((os.fsdecode(path), os.fsdecode(names)) for path, names in done.flags),
     )
 
 

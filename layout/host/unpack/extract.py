@@ -59,6 +59,7 @@ class Extractor:
         self._replaced: Counter[bytes] = Counter()
         self._left_out: Counter[str] = Counter()
         self._setuid: dict[bytes, tuple[Literal["file", "dir"], int, int, int, bool]] = {}
+        self._flags: dict[bytes, bytes] = {}
         self._unmapped = 0
         self._entries = 0
         self._bytes = 0
@@ -101,6 +102,7 @@ class Extractor:
             dict(self._left_out),
             [(path, *rest) for path, rest in self._setuid.items()],
             self._unmapped,
+            list(self._flags.items()),
         )
 
     def _prepare_root(self) -> None:
@@ -168,6 +170,8 @@ class Extractor:
         capability = False
         if source is not None and source.extra is not None:
             self._left_out.update(self._uncopied(source))
+            if source.extra.flags:
+                self._flags[path or source.path] = source.extra.flags
             for key, value in source.extra.xattrs.items():
                 try:
                     os.setxattr(fd, key, value)
@@ -275,6 +279,7 @@ class Extractor:
         self._replaced[path] += 1
         self._hardlinks.pop(path, None)
         self._setuid.pop(path, None)
+        self._flags.pop(path, None)
 
     def _finish_directory(self, path: bytes) -> None:
         metadata = self._dirs[path]

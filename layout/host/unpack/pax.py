@@ -38,7 +38,8 @@ class Attributes:
         self.mtime: int | None = None
         """Nanoseconds since the epoch."""
         self.xattrs: dict[bytes, bytes] = {}
-        self.flags = False
+        self.flags = b""
+        """Names as in chflags(1), separated by commas."""
         self.acls = False
 
 
@@ -89,7 +90,7 @@ def apply_records(records: Records, into: Attributes, entry: bytes) -> None:
             case b"mtime":
                 into.mtime = parse_time(value, entry) if value else None
             case b"SCHILY.fflags":
-                into.flags = bool(value)
+                into.flags = value
             case b"SCHILY.realsize":
                 raise sparse(entry)
             case _ if b"." in key:

@@ -56,6 +56,9 @@ class Unpacked:
     """Every setuid, setgid or capability-carrying entry, in the order of the archive."""
     unmapped: int
     """Entries whose owner the user namespace does not map: they belong to 0:0 and lost setuid and setgid."""
+    flags: tuple[tuple[str, str], ...] = ()
+    """File flags that the archive has, by path, as chflags(1) names them: counted as left out, to be set once
+    everything is in its place."""
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
@@ -66,6 +69,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     left_out: dict[str, int] = {}
     setuid: list[tuple[bytes, Literal["file", "dir"], int, int, int, bool]] = []
     unmapped: int = 0
+    flags: list[tuple[bytes, bytes]] = []
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

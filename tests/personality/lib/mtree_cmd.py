@@ -100,7 +100,8 @@ def main(argv: list[str]) -> int:
     status = done.returncode
     if status == 0 and lines and not flags & {"-c", "-C", "-D", "-u", "-U"}:
         status = 2
-    if {"-u", "-U"} & flags and "-f" in values and status != 1:
+    left_out = {word for flag, value in given if flag == "-R" for word in re.split(r"[ ,]", value)}
+    if {"-u", "-U"} & flags and "-f" in values and status != 1 and "flags" not in left_out:
         top = values.get("-p", ".")
         chflags_cmd.quietly([path for path in _flagged(values["-f"], top) if os.path.isdir(path)])
     return status
