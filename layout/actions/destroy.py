@@ -67,7 +67,8 @@ def _remove(context: Context, root: Dir, state: Dir, name: str) -> int:
         count += hostfiles.remove(f"{context.site.etc}/fstab.d/{name}.{kind}")
     count += booting_freebsd.forget(context.site, name)
     state.unlink(f"manage-{name}.lock")
-    for path in (f"run-{name}.lock", f"log/{name}.log"):
+    # manage-NAME.mounts was left by a killed session, and by now without any mount.
+    for path in (f"run-{name}.lock", f"log/{name}.log", f"manage-{name}.mounts"):
         with contextlib.suppress(FileNotFoundError):
             state.unlink(path)
     state.unlink(f"jails/{name}.toml")

@@ -39,6 +39,8 @@ class Managed:
 
     status: int
     changes: list[Change] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What else the administrator should know, such as what a killed session had left."""
 
 
 def manage(
@@ -69,6 +71,7 @@ def manage(
         locks.held(state, f"manage-{name}.lock", f"to be the only manage session of {name}"),
     ):
         before = _prints(root, name)
+        notes: list[str] = []
         with _stdout_to_stderr() if to_stderr else contextlib.nullcontext():
             match context.site.platform:
                 case Platform.LINUX:
@@ -78,11 +81,23 @@ def manage(
                         context.site, root, plan, command, sealed=sealed, base_ro=base_ro
                     )
                 case Platform.FREEBSD:
-                    raise UsageError("manage", "FreeBSD", "Linux", "mount the pair and use chroot(8)")
+                    from layout.actions import manage_freebsd
+
+                    status = manage_freebsd.run(
+                        context.site,
+                        root,
+                        state,
+                        plan,
+                        command,
+                        sealed=sealed,
+                        base_ro=base_ro,
+                        chroot=chroot,
+                        notes=notes,
+                    )
                 case _:
                     assert_never(context.site.platform)
         after = _prints(root, name)
-    return Managed(status, list(_changes(before, after)))
+    return Managed(status, list(_changes(before, after)), notes)
 
 
 @contextlib.contextmanager

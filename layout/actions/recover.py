@@ -6,7 +6,9 @@ from layout.actions import destroy, running
 from layout.actions.context import Context
 from layout.actions.make import clean
 from layout.actions.populate import finish_commit
+from layout.core.model import Platform
 from layout.host import records
+from layout.host.site import running_platform
 
 
 def recover(context: Context) -> list[str]:
@@ -20,6 +22,10 @@ def recover(context: Context) -> list[str]:
         if finish_commit(root, state):
             done.append("base: finished, it was complete but not in its place")
         done += clean(root, state, context.site.etc)
+        if running_platform() is Platform.FREEBSD:
+            from layout.actions import manage_freebsd
+
+            done += manage_freebsd.recover(context.site, state, [r.name for r in records.jails(state)])
         for record in records.jails(state):
             if record.state == "destroying":
                 destroy.finish(context, root, state, record)

@@ -12,7 +12,7 @@ from layout.actions.context import Context
 from layout.actions.observe import Is, Observer
 from layout.actions.running import running
 from layout.core import compare, findings
-from layout.core.compare import Live
+from layout.core.compare import Live, is_below
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, Report, error, named, warning
 from layout.core.model import Copy, Entry, File, Identity, JailPlan, Mount, Platform, Preset
@@ -273,9 +273,14 @@ class _Verifier:
         if holder is not None:
             path = f"{self.site.root}/manage/{jail.name}"
             hint = "end the session, then verify again"
+            into[:] = [finding for finding in into if not _of_session(finding, path)]
             into.append(
                 warning("S3-session", path, f"a manage session of {holder}", "none while it is proven", hint)
             )
+        elif jail.platform is running_platform() is Platform.FREEBSD:
+            from layout.actions import manage_freebsd
+
+            into += manage_freebsd.findings(self.site, state, jail.name)
         if jail.platform is running_platform():
             self._service(state, plan, into)
         if jail.suid:
@@ -441,3 +446,8 @@ def _unseen_and_loose(seen: Seen, where: str, into: list[Finding]) -> None:
         into.append(error("S6-loose", f"{where}/{path}", mode, "nothing that anybody may write to", hint))
     for path, reason in seen.unseen:
         into.append(error("S8-unseen", f"{where}/{path}", reason, "to look at all of it"))
+
+
+def _of_session(finding: Finding, view: str) -> bool:
+    """Say whether a finding is about the mounts of an open session, which on FreeBSD the whole host sees."""
+    return finding.code in {"S3-view", "S1-extra"} and is_below(finding.path, view)

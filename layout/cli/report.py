@@ -69,8 +69,10 @@ def _section(output: Output, name: str, width: int, findings: list[Finding]) -> 
 def print_changes(output: Output, name: str, outcome: Managed) -> None:
     """Print what a session changed: on stderr, since stdout was the command's own."""
     if output.json:
-        output.document({"status": outcome.status, "changes": outcome.changes})
+        output.document({"status": outcome.status, "changes": outcome.changes, "notes": outcome.notes})
         return
+    for note in outcome.notes:
+        output.note(note)
     for change in outcome.changes:
         output.note(f"{change.kind:8} {change.path}")
     output.note(f"{name}: {plural(len(outcome.changes), 'change')} in s and mroot")

@@ -1,0 +1,348 @@
+"""layout manage on FreeBSD: a jail for the administrator, and nothing of it left afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.freebsd_host import HERE, SHIM, FreeBSD
+from tests.personality.host import ENTER, Done
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.box
+
+VIEW = [("j/mroot", "manage/a"), ("s/a", "manage/a/s"), ("t/a", "manage/a/t"), ("devfs", "manage/a/dev")]
+
+
+@pytest.fixture(name="whole", scope="module")
+def _whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreeBSD]:
+    host = FreeBSD(tmp_path_factory.mktemp("manage").resolve())
+    host.does("init", "a", "--base", host.small_base(), "--no-mount")
+    yield host
+    host.close()
+
+
+@pytest.fixture(name="host")
+def _host(whole: FreeBSD) -> Iterator[FreeBSD]:
+    """A pretended FreeBSD host with jail a, not mounted; every test leaves nothing mounted and no jail."""
+    yield whole
+    assert whole.layout_mounts() == []
+    assert json.loads(whole.ok("jls --libxo=json"))["jail-information"]["jail"] == []
+    assert not list((whole.root / ".layout").glob("*.mounts"))
+
+
+def command(host: FreeBSD, *words: str) -> str:
+    """Return layout as a command line for a shell on the host."""
+    layout = shlex.join([sys.executable, "-m", "layout", "--root", str(host.root), *words])
+    return f"env PYTHONPATH={SHIM}:{HERE.parent} NO_COLOR=1 LC_ALL=C.UTF-8 {layout}"
+
+
+def manage(host: FreeBSD, script: str, *words: str) -> Done:
+    return host.layout("manage", "a", *words, "--", "sh", "-c", script)
+
+
+WAITING = "until test -e /root/go; do sleep 0.02; done"
+
+
+def meanwhile(host: FreeBSD, script: str, *words: str) -> Done:
+    """Run a script on the host while a session is open."""
+    go = f"{host.root}/s/a/root/go"
+    return host(
+        f"{command(host, 'manage', 'a', *words, '--', 'sh', '-c', WAITING)} &\n"
+        f"until jls -j layout-manage-a >/dev/null 2>&1; do sleep 0.02; done\n"
+        f"{script}\ntouch {go}; wait $!; code=$?; rm {go}; exit $code"
+    )
+
+
+def killed(host: FreeBSD, *words: str) -> None:
+    """Open a session in which something runs, wait until it does, and kill layout."""
+    host.ok("rm -f jails/s/a/root/ready")
+    inside = "touch /root/ready; sleep 1000"
+    pid = host.ok(
+        f"{command(host, 'manage', 'a', *words, '--', 'sh', '-c', inside)} >/dev/null 2>&1 & echo $!"
+    )
+    ready = host.root / "s/a/root/ready"
+    end = time.monotonic() + 20
+    while not ready.exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    host.ok(f"kill -9 {pid}")
+
+
+def codes(host: FreeBSD) -> set[str]:
+    return {
+        finding["code"] for finding in host.findings("a") if finding["path"].startswith(f"{host.root}/manage")
+    }
+
+
+# --- a session ----------------------------------------------------------------------------------------------
+
+
+def test_a_session_edits_s_passes_its_status_on_and_says_what_changed(host: FreeBSD) -> None:
+    done = manage(host, "echo new >/etc/made; echo out; hostname; exit 7")
+    assert (done.code, done.out) == (7, "out\na\n"), done
+    assert "added    /etc/made" in done.err
+    assert (host.root / "s/a/etc/made").read_text() == "new\n"
+    host.ok(f"rm {host.root}/s/a/etc/made")
+
+
+@pytest.mark.parametrize(("words", "status"), [(["no-such-program"], 127), (["/etc"], 126)])
+def test_a_program_that_is_not_there_is_told_from_one_that_failed(
+    host: FreeBSD, words: list[str], status: int
+) -> None:
+    assert host.layout("manage", "a", "--", *words).code == status
+
+
+def test_a_session_is_a_jail_that_may_do_little(host: FreeBSD) -> None:
+    asked = "jls -j layout-manage-a -n path children.max enforce_statfs allow.chflags ip4 allow.set_hostname"
+    done = meanwhile(host, f"sleep 0.1; {asked} >asked; mount -p >mounted")
+    assert done.code == 0, done
+    text = (host.work / "asked").read_text()
+    assert f"path={host.root}/manage/a children.max=0 enforce_statfs=2 allow.chflags=true ip4=inherit" in text
+    assert "allow.set_hostname=false" in text
+    rows = [line.split() for line in (host.work / "mounted").read_text().splitlines()]
+    options = {row[1].removeprefix(f"{host.root}/manage/a"): set(row[3].split(",")) for row in rows}
+    assert {"nosuid", "noexec", "nosymfollow"} <= options["/t"]
+    assert {"rw", "nosuid"} <= options["/t/tmp"]
+
+
+def test_the_environment_is_the_sessions_own(host: FreeBSD) -> None:
+    done = host(f"SECRET=x LD_PRELOAD= {command(host, 'manage', 'a', '--', 'sh', '-c', 'set')}")
+    found = dict(line.split("=", 1) for line in done.out.splitlines() if "=" in line)
+    assert "SECRET" not in found
+    assert "LD_PRELOAD" not in found
+    assert found["PKG_DBDIR"] == "'/usr/local/var/db/pkg'"
+    assert found["TMPDIR"] == "'/tmp'"
+    assert found["HISTFILE"] == "''"
+
+
+def test_no_descriptor_of_the_host_comes_along(host: FreeBSD) -> None:
+    script = "exec 9</; " + command(host, "manage", "a", "--", "sh", "-c", "cat <&9 || echo closed")
+    assert host(script).out == "closed\n"
+
+
+def test_tmp_is_private_and_var_is_the_jails(host: FreeBSD) -> None:
+    host.ok(f"touch {host.root}/t/a/tmp/trap {host.root}/t/a/var/theirs")
+    done = manage(host, "ls /tmp; ls /var; touch /tmp/mine")
+    assert done.code == 0, done
+    assert "theirs" in done.out
+    assert "trap" not in done.out
+    assert not (host.root / "t/a/tmp/mine").exists()
+    host.ok(f"rm {host.root}/t/a/tmp/trap {host.root}/t/a/var/theirs")
+
+
+def test_a_sealed_session_has_no_t_of_the_jail_and_no_network(host: FreeBSD) -> None:
+    host.ok(f"touch {host.root}/t/a/var/theirs")
+    script = "ls /var; touch /var/mine /tmp/mine; cat /proc/net/dev 2>/dev/null"
+    done = manage(host, script, "--sealed")
+    assert done.code in {0, 1}, done
+    assert "theirs" not in done.out
+    assert "log" in done.out.split()
+    assert not (host.root / "t/a/var/mine").exists()
+    host.ok(f"rm {host.root}/t/a/var/theirs")
+    done = meanwhile(host, "jls -j layout-manage-a ip4 ip6", "--sealed")
+    assert done.out == "disable disable\n"
+
+
+def test_the_base_can_be_left_alone(host: FreeBSD) -> None:
+    assert "Read-only" in manage(host, "touch /usr/new", "--base-ro").err
+    assert manage(host, "touch /usr/new").err.count("added    /usr/new") == 1
+    host.ok(f"rm {host.root}/j/mroot/usr/new")
+
+
+def test_a_tmp_that_is_a_link_leads_nowhere(host: FreeBSD) -> None:
+    host.ok(f"mv {host.root}/t/a/tmp {host.root}/t/a/kept; ln -s /var/tmp {host.root}/t/a/tmp")
+    done = manage(host, "echo ran")
+    assert done.code == 1
+    assert "no real directory" in done.err
+    assert "ran" not in done.out
+    assert manage(host, "echo ran", "--sealed").out == "ran\n"
+    host.ok(f"rm {host.root}/t/a/tmp; mv {host.root}/t/a/kept {host.root}/t/a/tmp")
+
+
+def test_what_is_left_running_ends_with_the_session(host: FreeBSD) -> None:
+    done = manage(host, "sleep 4321 & sleep 4321 & echo started")
+    assert done.out == "started\n"
+    assert "4321" not in host.ok("ps -o args | cat")
+
+
+def test_a_second_session_is_told_who_has_the_first(host: FreeBSD) -> None:
+    done = meanwhile(
+        host,
+        f"{command(host, 'manage', 'a', '--', 'true')}; echo $?\n"
+        f"{command(host, '--json', 'verify', 'a')} >found; {command(host, 'recover')}",
+    )
+    assert "1" in done.out.split()
+    assert "a lock held by process" in done.err
+    found = json.loads((host.work / "found").read_text())["jails"]["a"]["findings"]
+    about = [(f["code"], f["severity"]) for f in found if "/manage/" in f["path"]]
+    assert about == [("S3-session", "warning")]
+    assert "nothing to recover from" in done.err
+
+
+# --- on a terminal ------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A session on a terminal whose other end we hold."""
+
+    def __init__(self, host: FreeBSD, *words: str) -> None:
+        self.text = ""
+        line = command(host, "manage", "a", *words)
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            os.chdir(host.work)
+            os.execvp(ENTER, [ENTER, "--join", str(host.shell.pid), "sh", "-c", f"{line}; echo code=$?"])
+
+    def expect(self, pattern: str, seconds: float = 20.0) -> str:
+        end = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.text)):
+            left = end - time.monotonic()
+            assert left > 0, f"no {pattern!r} in {self.text!r}"
+            if select.select([self.master], [], [], left)[0]:
+                try:
+                    data = os.read(self.master, 65536)
+                except OSError:
+                    data = b""
+                assert data, f"no {pattern!r} in {self.text!r}"
+                self.text += data.decode("utf-8", "replace")
+        self.text = self.text[found.end() :]
+        return found[0]
+
+    def send(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def close(self) -> None:
+        os.close(self.master)
+        os.waitpid(self.pid, 0)
+
+
+def test_a_shell_on_a_terminal_has_its_prompt_and_ctrl_c_ends_what_runs_in_it(host: FreeBSD) -> None:
+    terminal = Terminal(host)
+    terminal.expect(r"\[manage:a\] ")
+    terminal.send("sleep 1000\r")
+    time.sleep(0.3)
+    terminal.send("\x03")
+    terminal.expect(r"\[manage:a\] ")
+    terminal.send("test -t 0 && echo is-a-te''rminal; touch /etc/by-hand; exit 5\r")
+    terminal.expect("is-a-terminal")
+    terminal.expect("added +/etc/by-hand")
+    terminal.expect("code=5")
+    terminal.close()
+    host.ok(f"rm {host.root}/s/a/etc/by-hand")
+
+
+def test_a_terminal_that_goes_away_ends_the_session(host: FreeBSD) -> None:
+    terminal = Terminal(host)
+    terminal.expect(r"\[manage:a\] ")
+    terminal.close()
+    end = time.monotonic() + 20
+    while host.layout_mounts():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+# --- killed -------------------------------------------------------------------------------------------------
+
+
+def test_what_a_killed_session_left_is_found_by_verify_and_cleared_by_recover(host: FreeBSD) -> None:
+    killed(host)
+    assert host.layout_mounts() == [*VIEW, ("tmpfs", "manage/a/t/tmp")]
+    assert {"S3-session", "S3-view"} <= codes(host)
+    said = host.layout("recover")
+    assert "ended jail layout-manage-a" in said.out + said.err
+    assert host.layout_mounts() == []
+    assert codes(host) == set()
+
+
+def test_the_next_session_clears_what_a_killed_one_left(host: FreeBSD) -> None:
+    killed(host, "--sealed")
+    done = manage(host, "ls /var")
+    assert done.code == 0, done
+    assert "ended jail layout-manage-a, which a killed session left" in done.err
+    assert "sleep 1000" not in host.ok("ps -o args | cat")
+
+
+def test_after_a_reboot_there_is_nothing_left_to_clear(host: FreeBSD) -> None:
+    (host.root / ".layout/manage-a.mounts").write_text(json.dumps([f"{host.root}/manage/a"]))
+    assert codes(host) == set()
+    assert manage(host, "true").err == "a: 0 changes in s and mroot\n"
+
+
+# --- in the way ---------------------------------------------------------------------------------------------
+
+
+def test_a_jail_of_that_name_elsewhere_is_left_alone(host: FreeBSD) -> None:
+    host.ok(f"jail -c name=layout-manage-a path={host.base} persist")
+    done = manage(host, "echo ran")
+    assert (done.code, done.out) == (1, "")
+    assert "jail layout-manage-a: found one with its root at" in done.err
+    assert {"S3-session"} == {
+        finding["code"] for finding in host.findings("a") if "layout-manage" in finding["path"]
+    }
+    host.ok("jail -R layout-manage-a")
+
+
+def test_a_view_that_is_busy_at_the_end_is_named_and_cleared_later(host: FreeBSD) -> None:
+    done = meanwhile(host, f"jail -c name=guest path={host.root}/manage/a/s persist")
+    assert done.code == 1
+    assert f"{host.root}/manage/a/s: found a mount in use by jail guest" in done.err
+    assert "layout recover" in done.err
+    host.ok("jail -R guest")
+    host.does("recover")
+
+
+def test_without_its_devfs_rules_nothing_is_mounted(tmp_path_factory: pytest.TempPathFactory) -> None:
+    host = FreeBSD(tmp_path_factory.mktemp("unloaded").resolve(), "--devfs-unloaded")
+    try:
+        host.does("init", "a", "--base", host.small_base(), "--no-mount", "--preset", "classic")
+        done = manage(host, "echo ran")
+        assert (done.code, done.out) == (1, "")
+        assert "devfs ruleset 4" in done.err
+        assert "service devfs restart" in done.err
+        assert host.layout_mounts() == []
+    finally:
+        host.close()
+
+
+def test_a_pair_that_is_always_mounted_stays(host: FreeBSD) -> None:
+    host.does("mount", "a", "--manage")
+    before = host.layout_mounts()
+    done = manage(host, "touch /tmp/mine; echo ran")
+    assert (done.code, done.out) == (0, "ran\n"), done
+    assert not (host.root / "t/a/tmp/mine").exists()
+    assert host.layout_mounts() == before
+    done = manage(host, "echo ran", "--sealed")
+    assert "layout umount --manage a first" in done.err
+    host.does("umount", "a", "--manage")
+    host.does("umount", "a")
+
+
+def test_a_chroot_is_what_the_message_of_2010_did(host: FreeBSD) -> None:
+    done = manage(host, "echo new >/etc/made; exit 4", "--chroot")
+    assert done.code == 4, done
+    assert "added    /etc/made" in done.err
+    host.ok(f"rm {host.root}/s/a/etc/made")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_layout_ends_the_session(host: FreeBSD, number: signal.Signals) -> None:
+    inside = "trap 'exit 9' INT; touch /root/ready; while :; do sleep 0.02; done"
+    done = host(
+        f"{command(host, 'manage', 'a', '--', 'sh', '-c', inside)} & "
+        f"until test -e {host.root}/s/a/root/ready; do sleep 0.02; done; "
+        f"kill -{number:d} $!; wait $!; echo code=$?; rm {host.root}/s/a/root/ready"
+    )
+    assert f"code={143 if number == signal.SIGTERM else 9}" in done.out
