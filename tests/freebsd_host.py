@@ -27,10 +27,11 @@ class FreeBSD(Host):
         super().__init__(work, *options)
         self.root = work / "jails"
         self.base = work / "base"
+        self.where = ["--root", str(self.root)]
 
     def layout(self, *words: str | os.PathLike[str]) -> Done:
         """Run layout with --root and return how it ended."""
-        command = [sys.executable, "-m", "layout", "--root", self.root, *words]
+        command = [sys.executable, "-m", "layout", *self.where, *words]
         quoted = " ".join(shlex.quote(os.fspath(word)) for word in command)
         plain = f"PYTHONPATH={SHIM}:{HERE.parent} NO_COLOR=1 COLUMNS=120 LC_ALL=C.UTF-8"
         return self(f"exec env -u LAYOUT_ROOT -u LAYOUT_CONFIG {plain} {quoted}\n")
@@ -62,6 +63,12 @@ class FreeBSD(Host):
     def codes(self, *names: str) -> set[str]:
         """Return the codes of all findings of verify."""
         return {finding["code"] for finding in self.findings(*names)}
+
+    def settle(self) -> None:
+        """Make ROOT the site's own from now on: found by its configuration, with rc.conf(5) and all."""
+        etc = "/usr/local/etc/layout"
+        self.ok(f"mkdir -p {etc}; echo 'root = \"{self.root}\"' >{etc}/layout.toml")
+        self.where = []
 
     def small_base(self) -> Path:
         """Make a base with a few programs, once."""

@@ -236,6 +236,25 @@ def test_after_a_reboot_layout_mount_makes_it_whole(whole: FreeBSD) -> None:
     assert whole.findings("a") == []
 
 
+def test_a_jail_conf_that_was_edited_is_a_finding(whole: FreeBSD) -> None:
+    conf = whole.root / "etc/jail.conf.d/a.conf"
+    text = conf.read_text()
+    conf.write_text(text + "exec.start += '/bin/true';\n")
+    assert whole.codes("a") == {"S12-jail-conf"}
+    conf.write_text(text)
+
+
+def test_a_jail_that_will_not_start_at_boot_is_a_finding_and_init_puts_it_right(freebsd: FreeBSD) -> None:
+    freebsd.settle()
+    freebsd.does("init", "a", "--base", freebsd.small_base())
+    assert freebsd.findings("a") == []
+    freebsd.ok("sysrc jail_list=")
+    assert freebsd.codes("a") == {"S12-rc-conf"}
+    freebsd.does("init", "a")
+    assert freebsd.findings("a") == []
+    assert freebsd.told("init", "a")["changes"] == []
+
+
 def test_a_line_of_the_hosts_fstab_is_found_before_anything_changes(freebsd: FreeBSD) -> None:
     target = freebsd.root / "j/a/t"
     freebsd.ok(f"echo '/somewhere {target} nullfs rw,late 0 0' >>/etc/fstab")
