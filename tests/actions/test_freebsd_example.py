@@ -1,0 +1,61 @@
+"""init --example on FreeBSD: into /usr/local of the jail alone, by its own numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.freebsd_host import FreeBSD, _freebsd  # noqa: F401
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.box
+
+PROFILE = """
+kind = "shared"
+description = "for tests"
+[freebsd]
+packages = ["openldap26-server"]
+[[freebsd.example.files]]
+path = "usr/local/etc/openldap/slapd.conf"
+text = "include x\\n"
+mode = "0640"
+group = "ldap"
+[[freebsd.example.files]]
+path = "etc/krb5.conf"
+text = "[libdefaults]\\n"
+"""
+
+
+def prepared(freebsd: FreeBSD, group: str) -> Path:
+    base = freebsd.small_base()
+    (base / "etc").mkdir(exist_ok=True)
+    (base / "etc/passwd").write_text("root:*:0:0::/root:/bin/sh\n")
+    (base / "etc/group").write_text(f"wheel:*:0:\n{group}")
+    profiles = freebsd.root / "etc/profiles"
+    profiles.mkdir(parents=True)
+    freebsd.root.chmod(0o700)
+    (profiles / "ldap.toml").write_text(PROFILE)
+    return base
+
+
+def test_it_goes_into_the_jails_own_usr_local(freebsd: FreeBSD) -> None:
+    base = prepared(freebsd, "ldap:*:389:\n")
+    freebsd.does("init", "--base", base, "--example", "ldap")
+    conf = freebsd.root / "s/ldap/usr-local/etc/openldap/slapd.conf"
+    found = conf.stat()
+    assert (conf.read_text(), found.st_uid, found.st_gid) == ("include x\n", 0, 389)
+    assert found.st_mode & 0o7777 == 0o640
+    assert (freebsd.root / "s/ldap/etc/krb5.conf").exists()
+    assert not (freebsd.root / "j/mroot/etc").is_dir() or (freebsd.root / "j/mroot/etc").is_symlink()
+    assert freebsd.told("init", "--example", "ldap")["changes"] == []
+
+
+def test_without_its_packages_the_hint_says_how_to_get_them(freebsd: FreeBSD) -> None:
+    base = prepared(freebsd, "")
+    said = freebsd.fails("init", "--base", base, "--example", "ldap")
+    assert "no ldap in its /etc/group" in said
+    assert "layout manage ldap -- pkg install openldap26-server" in said
+    assert not (freebsd.root / "s/ldap/usr-local/etc/openldap").exists()
