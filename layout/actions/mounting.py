@@ -36,6 +36,10 @@ class Host(Protocol):
 
     def device_findings(self, mount: Mount) -> list[Finding]: ...
 
+    def of_running(self, site: Site, plan: JailPlan) -> tuple[Mount, ...]: ...
+
+    def leftovers(self, site: Site, plan: JailPlan, live: Live) -> tuple[Mount, ...]: ...
+
 
 Attach = Callable[[Site, Live, Sequence[Parts]], list[list[str]]]
 """Attach the parts of jails; return the new mount points of each."""
@@ -155,7 +159,12 @@ def umount(site: Site, plans: Sequence[JailPlan], *, manage_only: bool = False) 
     require_platform(site)
     live = Live(table.read())
     nodes = _host().with_nodes
-    trees = [(plan, nodes(plan.tables.manage if manage_only else _both(plan), live)) for plan in plans]
+    trees = []
+    for plan in plans:
+        planned = plan.tables.manage
+        if not manage_only:
+            planned = (*_both(plan), *_host().leftovers(site, plan, live))
+        trees.append((plan, nodes(planned, live)))
     for plan, tree in trees:
         _refuse_foreign(site, plan, tree, live)
     done: list[str] = []
@@ -175,7 +184,7 @@ def _both(plan: JailPlan) -> tuple[Mount, ...]:
 def _refuse_foreign(site: Site, plan: JailPlan, tree: Sequence[Mount], live: Live) -> None:
     """Refuse what is not ours below a jail, or on one of its mount points, before anything is unmounted."""
     hint = "unmount it yourself first"
-    planned = _host().with_nodes(_both(plan), live)
+    planned = [*_host().with_nodes(_both(plan), live), *tree]
     for top in dict.fromkeys(f"{site.root}/{place}/{plan.jail.name}" for place in ("j", "manage")):
         if any(mount.target == top for mount in tree):
             for finding in compare.unplanned(planned, live, top):
@@ -205,8 +214,12 @@ def findings(plan: JailPlan, site: Site, live: Live) -> list[Finding]:
         for mount in tree:
             if live.at(mount.target):
                 found += _host().device_findings(mount)
+    running = _host().of_running(site, plan)
+    found += compare.compare(running, live)
+    for mount in running:
+        found += _host().device_findings(mount)
     found += compare.writable_and_executable(plan.tables.jail, live, opted_out=opted_out)
-    found += compare.unplanned(plan.tables.jail, live, f"{site.root}/j/{jail.name}")
+    found += compare.unplanned((*plan.tables.jail, *running), live, f"{site.root}/j/{jail.name}")
     if jail.manage is Manage.BOOT:
         found += compare.unplanned(
             _host().with_nodes(plan.tables.manage, live), live, f"{site.root}/manage/{jail.name}"

@@ -12,7 +12,7 @@ from layout.core.errors import LayoutError
 from layout.core.findings import Finding, error
 from layout.core.model import JailPlan, Mount, Site
 from layout.core.mountlist import mount_points
-from layout.host.freebsd import devfs, holders, mounts, table
+from layout.host.freebsd import devfs, holders, jails, mounts, table
 
 _RULESET = "ruleset="
 _NAMED = 6
@@ -88,6 +88,32 @@ def with_nodes(tree: Sequence[Mount], live: Live) -> list[Mount]:
     """Return the tree as it is: device nodes are devfs' own, never mounts."""
     del live
     return list(tree)
+
+
+def of_running(site: Site, plan: JailPlan) -> tuple[Mount, ...]:
+    """Return what jail(8) mounts for a jail while it runs (mount.devfs). Raises LayoutError."""
+    prison = jails.find(plan.jail.name)
+    if prison is None or prison.path != f"{site.root}/j/{plan.jail.name}":
+        return ()
+    return _devfs(site, plan)
+
+
+def leftovers(site: Site, plan: JailPlan, live: Live) -> tuple[Mount, ...]:
+    """Return what is left of a jail that ended without jail(8). Raises LayoutError when it still runs."""
+    name = plan.jail.name
+    prison = jails.find(name)
+    if prison is not None and prison.path == f"{site.root}/j/{name}":
+        found, hint = f"a mount in use by jail {name} (jid {prison.jid})", f"layout stop {name}"
+        raise LayoutError(prison.path, found, "a mount nobody uses", hint)
+    return tuple(mount for mount in _devfs(site, plan) if live.at(mount.target))
+
+
+def _devfs(site: Site, plan: JailPlan) -> tuple[Mount, ...]:
+    target = f"{site.root}/j/{plan.jail.name}/dev"
+    if any(mount.target == target for mount in plan.tables.jail):
+        return ()
+    ruleset = f"{_RULESET}{plan.jail.settings.jail.devfs_ruleset}"
+    return (Mount("devfs", target, "devfs", ("rw", ruleset)),)
 
 
 def unmount_tree(site: Site, tree: Sequence[Mount], live: Live) -> list[str]:

@@ -104,6 +104,18 @@ def with_nodes(tree: Sequence[Mount], live: Live) -> list[Mount]:
     return [*tree, *nodes]
 
 
+def of_running(site: Site, plan: JailPlan) -> tuple[Mount, ...]:
+    """Return nothing: what an engine mounts is in its own mount namespace."""
+    del site, plan
+    return ()
+
+
+def leftovers(site: Site, plan: JailPlan, live: Live) -> tuple[Mount, ...]:
+    """Return nothing, as of_running."""
+    del site, plan, live
+    return ()
+
+
 def unmount_tree(site: Site, tree: Sequence[Mount], live: Live) -> list[str]:
     """Unmount a tree, deepest first; return the mount points. Raises LayoutError; it is whole again then."""
     gone: list[str] = []

@@ -72,6 +72,35 @@ def find(name: str) -> Prison | None:
     return next((prison for prison in listed() if prison.name == name), None)
 
 
+def parameters(name: str, names: Sequence[str]) -> dict[str, str]:
+    """Return parameters of a running jail as text, "true" and "false" for those that are one or the other.
+
+    What this release does not know is left out.
+    """
+    import json
+
+    done = run("jls", "--libxo=json", "-j", name, *names, ok=range(256))
+    if done.status != 0:
+        # One name that is not known fails them all.
+        return {} if len(names) < 2 else {k: v for one in names for k, v in parameters(name, [one]).items()}
+    try:
+        (row,) = json.loads(done.stdout)["jail-information"]["jail"]
+        return {key: _text(row[key]) for key in names if key in row}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise LayoutError(f"jls -j {name}", repr(done.stdout[:80]), "the parameters of a jail") from None
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def age(pid: int) -> int | None:
+    """Return for how many seconds a process has run; None when ps(1) does not say."""
+    done = run("ps", "-o", "etimes=", "-p", str(pid), ok=range(256))
+    word = done.stdout.strip()
+    return int(word) if done.status == 0 and word.isdigit() else None
+
+
 def started(site: Site, name: str) -> Done:
     """Let jail(8) start a jail by its file; return what was said. Whether it runs is to be read back.
 
@@ -104,7 +133,8 @@ def _file(site: Site, name: str) -> str:
 
 def processes(name: str) -> list[int]:
     """Return the process IDs of what runs in a jail."""
-    done = run("pgrep", "-j", name, ok=(0, 1))
+    # 1: none; 2: no such jail, which then has none either.
+    done = run("pgrep", "-j", name, ".", ok=(0, 1, 2))
     return sorted(int(word) for word in done.stdout.split() if word.isdigit())
 
 

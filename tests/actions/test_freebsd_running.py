@@ -1,0 +1,169 @@
+"""Jails run on a pretended FreeBSD host by jail(8), also after a reboot, and what is wrong is said."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.freebsd_host import HERE, SHIM, FreeBSD, _freebsd  # noqa: F401
+from tests.personality.host import Done
+
+pytestmark = pytest.mark.box
+
+DAEMON = """\
+kind = "shared"
+description = "a daemon in the foreground"
+%s
+[freebsd.service]
+command = ["/bin/sleep", "100000"]
+stop_timeout = 2
+"""
+RC = """\
+kind = "shared"
+description = "boots with rc"
+%s
+[freebsd.service]
+stop_timeout = 2
+"""
+
+
+class Whole(FreeBSD):
+    """A pretended FreeBSD host that layout is installed on: without --root, its own files are written."""
+
+    def __init__(self, work: Path, *options: str) -> None:
+        super().__init__(work, *options)
+        self.ok(
+            "mkdir -p /usr/local/etc/layout/profiles && "
+            f"echo 'root = \"{self.root}\"' >/usr/local/etc/layout/layout.toml"
+        )
+
+    def layout(self, *words: str | os.PathLike[str]) -> Done:
+        """Run layout as a user of this host does."""
+        quoted = " ".join(shlex.quote(os.fspath(word)) for word in [sys.executable, "-m", "layout", *words])
+        plain = f"PYTHONPATH={SHIM}:{HERE.parent} NO_COLOR=1 COLUMNS=120 LC_ALL=C.UTF-8"
+        return self(f"exec env -u LAYOUT_ROOT -u LAYOUT_CONFIG {plain} {quoted}\n")
+
+    def profile(self, name: str, text: str) -> None:
+        self.write("profile", text)
+        self.ok(f"cp profile /usr/local/etc/layout/profiles/{name}.toml")
+
+
+@pytest.fixture(name="host")
+def _host(tmp_path: Path) -> Iterator[Whole]:
+    host = Whole(tmp_path.resolve())
+    yield host
+    host.close()
+
+
+def base(host: FreeBSD) -> Path:
+    """Return a base that boots: an rc that starts a daemon, and one that ends it."""
+    path = host.small_base()
+    host.write("base/etc/rc", "echo booted; sleep 100000 &\n")
+    host.write("base/etc/rc.shutdown", "echo $1 >/var/stopped\n")
+    return path
+
+
+def mounted(host: FreeBSD) -> list[str]:
+    return [target for _, target in host.layout_mounts()]
+
+
+def jailed(host: FreeBSD) -> list[str]:
+    return host.ok("jls name").split()
+
+
+WHOLE = ["j/a", "j/a/s", "j/a/t"]
+
+
+def test_a_jail_from_init_to_destroy(host: Whole) -> None:
+    host.profile("a", RC % "")
+    host.does("init", "--base", base(host), "a")
+    assert host.ok("sysrc -n jail_enable jail_list").split() == ["YES", "a"]
+    assert mounted(host) == WHOLE
+    assert "running" in host.does("start", "a")
+    assert jailed(host) == ["a"]
+    assert mounted(host) == [*WHOLE, "j/a/dev"]
+    assert host.does("exec", "a", "--", "/bin/cat", "/etc/hostname") == "a\n"
+    assert host.layout("exec", "a", "--", "/bin/sh", "-c", "exit 7").code == 7
+    host.fails("exec", "a", "--", "/bin/touch", "/etc/x")
+    assert "already running" in host.layout("start", "a").err
+    running = host.told("status", "a")["jails"]["a"]["running"]
+    assert (running["engine"], running["jid"] > 0, running["pid"] > 0) == ("jail", True, True)
+    assert (running["grade"], running["notes"]) == ("full", [])
+    assert "booted" in host.ok("cat /var/log/jail_a_console.log")
+    host.does("verify", "a")
+    assert "a" in host.fails("destroy", "a")
+    host.does("stop", "a")
+    assert jailed(host) == []
+    assert host.ok(f"cat {host.root}/t/a/var/stopped") == "jail\n"
+    assert mounted(host) == WHOLE
+    host.does("verify", "a")
+    host.does("umount", "a")
+    host.does("destroy", "a")
+    assert host.ok("sysrc -n jail_list") == "\n"
+    assert host("test -e /etc/jail.conf.d/a.conf").code != 0
+
+
+def test_a_trial_runs_its_jail_and_leaves_the_host_alone(freebsd: FreeBSD) -> None:
+    host = freebsd
+    host.write("jails/etc/profiles/a.toml", DAEMON % "")
+    host.ok(f"chmod 700 {host.root}; cp -R /etc /tmp/etc.before")
+    host.does("init", "--base", base(host), "a")
+    host.does("start", "a")
+    assert host.told("status", "a")["jails"]["a"]["running"]["notes"] == []
+    host.does("restart", "a")
+    host.does("stop", "a")
+    assert "not running" in host.layout("stop", "a").err
+    assert mounted(host) == WHOLE
+    host.ok("diff -r /etc /tmp/etc.before")
+    host.does("umount", "a")
+    host.does("destroy", "a")
+    assert host.ok(f"ls {host.root}/etc/jail.conf.d") == ""
+
+
+@pytest.mark.parametrize("boot", ["jail", "fstab"])
+def test_jails_run_again_after_a_reboot(host: Whole, boot: str) -> None:
+    host.profile("a", RC % "")
+    host.profile("web", DAEMON % "freebsd.jail.depend = ['a']")
+    host.does("init", "--boot", boot, "--base", base(host), "web", "a")
+    if boot == "fstab":
+        host.does("fstab", "--install", "web", "a")
+        assert "ro,nosuid,late,failok" in host.ok("cat /etc/fstab")
+    else:
+        assert "jail(8) mounts" in host.fails("fstab", "--install", "a")
+    assert host.ok("sysrc -n jail_list") == "a web\n"
+    host.does("start", "web")
+    assert jailed(host) == ["a", "web"]
+    assert "depends on it" in host.fails("stop", "a")
+    before = mounted(host)
+    host.ok("reboot --clean")
+    assert jailed(host) == ["a", "web"]
+    assert sorted(mounted(host)) == sorted(before)
+    host.does("verify")
+    host.does("stop", "web", "a")
+    assert sorted(mounted(host)) == sorted(path for path in before if not path.endswith("/dev"))
+
+
+def test_nobody_starts_a_jail_that_is_not_to_boot(host: Whole) -> None:
+    host.profile("a", DAEMON % "")
+    host.does("init", "--boot", "none", "--base", base(host), "a")
+    host.does("start", "a")
+    host.ok("reboot")
+    assert (jailed(host), mounted(host)) == ([], [])
+    host.does("start", "a")
+    assert mounted(host) == [*WHOLE, "j/a/dev"]
+
+
+def test_rc_alone_starts_a_jail_that_layout_has_mounted(host: Whole) -> None:
+    host.profile("a", DAEMON % "")
+    host.does("init", "--base", base(host), "a")
+    host.ok("service jail start a")
+    assert jailed(host) == ["a"]
+    host.does("verify", "a")
+    host.ok("service jail stop a")
+    assert mounted(host) == []
+    assert {"S1-unmounted"} == host.codes("a")
