@@ -20,6 +20,9 @@ IN_BOX = os.environ.get("LAYOUT_BOX") == "1"
 
 HOST_ROOT = (
     "actions/test_host_scripts.py",
+    "actions/test_freebsd_base.py",
+    "actions/test_freebsd_installers.py",
+    "actions/test_freebsd_script.py",
     "actions/test_init.py",
     "actions/test_init_trouble.py",
     "actions/test_recover.py",

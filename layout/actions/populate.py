@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from msgspec import structs
 
+from layout.actions import installed
 from layout.actions.distribution import Checked, check_archive, check_open
 from layout.actions.freebsd_base import check_userland, complete_var, flags_of
 from layout.actions.split import Split, check_base, put_split_flags, split
@@ -55,12 +56,16 @@ def source_path(source: str) -> str:
     """Return a source as it is recorded: absolute, unless it is 'host'; 'dist' is what the installer left."""
     if source == "dist" or (source == "host" and running_platform() is Platform.FREEBSD):
         return sets.DIST
+    if installed.is_installer(source):
+        return installed.absolute(source)
     return source if source == "host" else hostfiles.absolute(source)
 
 
 def source_kind(source: str, platform: Platform, running: Platform, root: str = "") -> str:
-    """Return 'host', 'directory' or 'archive'. Raises UsageError for a source that cannot be one, LayoutError
-    for an archive that is not what its MANIFEST says.
+    """Return 'host', 'directory', 'archive' or 'installer'.
+
+    Raises UsageError for a source that cannot be one, LayoutError for an archive that is not what its
+    MANIFEST says.
 
     `root` is ROOT, which a directory must not contain: it would be copied into itself.
     """
@@ -73,6 +78,9 @@ def source_kind(source: str, platform: Platform, running: Platform, root: str = 
                 "give a directory or archive of the other",
             )
         return "host"
+    if installed.is_installer(source):
+        installed.installer(source, platform, running, root)
+        return "installer"
     try:
         found = hostfiles.source(source)
     except (OSError, ValueError) as error:
@@ -139,7 +147,10 @@ def populate(root: Dir, state: Dir, source: str, platform: Platform, kind: str, 
         for parent, name in _STAGED:
             root.make_dir(f"{parent}/{_NEW}{name}", 0o755)
         with root.open(f"j/{_NEW}mroot") as base, root.open("skel") as halves:
-            filled = _fill(base, state, source, platform, kind, tell)
+            if kind == "installer":
+                filled = _fill_from_installer(root, base, state, source, platform, tell)
+            else:
+                filled = _fill(base, state, source, platform, kind, tell)
             # Whoever owned the top of the source: in the jail it is /.
             os.fchown(base.fd, 0, 0)
             os.fchmod(base.fd, 0o755)
@@ -223,7 +234,7 @@ def clear_staging(root: Dir, state: Dir) -> int:
         if state.lstat(manifest) is not None:
             state.unlink(manifest)
             count += 1
-    return count
+    return count + installed.clear(state)
 
 
 def _fill(base: Dir, state: Dir, source: str, platform: Platform, kind: str, tell: Tell) -> _Filled:
@@ -240,6 +251,17 @@ def _fill(base: Dir, state: Dir, source: str, platform: Platform, kind: str, tel
             made = host_base(platform)
             items = sorted(_host_items(made.items), key=lambda item: item.path.split("/"))
             return _fill_from_items(base, items, Counter(), source, platform, tell, len(items))
+
+
+def _fill_from_installer(
+    root: Dir, base: Dir, state: Dir, source: str, platform: Platform, tell: Tell
+) -> _Filled:
+    tell(f"installing {source}", 0, 0)
+    made = installed.installer(source, platform, running_platform(), root.path)
+    found = installed.install(made, base, state)
+    setuid = tuple(SetuidRecord(path, f"{mode:04o}", uid, gid) for path, mode, uid, gid in found.setuid)
+    record = BaseRecord(source, platform, records.now(), found.entries, found.bytes, setuid=setuid)
+    return _Filled(record, {}, found.flags)
 
 
 def _fill_from_items(

@@ -11,6 +11,7 @@ from layout import __version__
 from layout.actions import init, mounting
 from layout.actions.context import Choice, Context
 from layout.actions.distribution import check_archive
+from layout.actions.installed import installer
 from layout.actions.observe import Is
 from layout.actions.populate import source_kind
 from layout.core import devices
@@ -72,6 +73,17 @@ def _source(context: Context, found: init.Survey) -> Source | None:
             return Source("host", base.source, toml, trees, tuple(_host_items(platform)))
         case "directory":
             return Source("directory", base.source, toml, trees)
+        case "installer":
+            made = installer(base.source, platform, running_platform(), context.site.root)
+            return Source(
+                "installer",
+                base.source,
+                toml,
+                trees,
+                commands=made.commands,
+                configuration=made.configuration,
+                keys=made.keys,
+            )
         case _:
             if platform is Platform.LINUX:
                 return Source("archive", base.source, toml, trees)

@@ -61,7 +61,10 @@ Profile = Annotated[
     str | None, typer.Option("--profile", help="Profile, if not the one named like the jail.")
 ]
 Base = Annotated[
-    str | None, typer.Option("--base", help="Source of mroot: a directory, an archive, 'host' or 'dist'.")
+    str | None,
+    typer.Option(
+        "--base", help="Source of mroot: a directory, an archive, 'host', 'dist', 'pkgbase' or 'src:DIR'."
+    ),
 ]
 ForPlatform = Annotated[Platform | None, typer.Option("--platform", help="Whose mounts to spell.")]
 WithPreset = Annotated[Preset | None, typer.Option("--preset", help="Mount options.")]

@@ -120,7 +120,7 @@ def _variables(work: Work, text: str) -> str:
 
 def _body(work: Work) -> str:
     site = work.plan.site
-    host_only = work.mounts or (work.source is not None and work.source.kind == "host")
+    host_only = work.mounts or (work.source is not None and work.source.kind in {"host", "installer"})
     out = []
     if host_only:
         name = "FreeBSD" if site.platform is Platform.FREEBSD else "Linux"

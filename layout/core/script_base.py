@@ -7,9 +7,10 @@ from typing import assert_never
 
 from layout.core import skeleton
 from layout.core.model import Directory, Platform, Symlink
+from layout.core.pkgbase import REPOSITORY
 from layout.core.plan import MODES, SPLIT
 from layout.core.shell import fed, indented, is_harmless, quote
-from layout.core.work import Item, Work
+from layout.core.work import Item, Source, Work
 
 _STAGED = ".new-"
 
@@ -45,6 +46,8 @@ def populate(work: Work) -> str:
             out.append("fill_from_directory\n")
         case "archive":
             out.append("fill_from_archive\n")
+        case "installer":
+            out += _installation(source)
         case _:
             assert_never(source.kind)
     fifo, device = ("fifo", "device") if source.kind == "archive" else ("FIFO", '"device node"')
@@ -67,6 +70,17 @@ def populate(work: Work) -> str:
         "if [ -e .layout/commit.toml ]; then commit_base; fi\n"
         f"if wanting_base {' '.join(source.trees)}; then\n{indented(out)}fi\n"
     )
+
+
+def _installation(source: Source) -> Iterable[str]:
+    if source.configuration:
+        yield "mkdir -m 700 .layout/pkgbase\n"
+        yield fed(f"cat >.layout/pkgbase/{REPOSITORY}.conf", source.configuration)
+    if source.keys:
+        yield f"bring_keys {quote(source.keys)}\n"
+    for words in source.commands:
+        yield f"{' '.join(word if is_harmless(word) else quote(word) for word in words)} </dev/null\n"
+    yield "rm -rf .layout/pkgbase\n"
 
 
 def _items(items: Sequence[Item]) -> Iterable[str]:

@@ -18,6 +18,7 @@ unstage() {
     discard j/.new-mroot
     discard skel/.new-s
     discard skel/.new-t
+    rm -rf .layout/pkgbase
     rm -f .layout/.commit.toml.000000000000 .layout/bases/.mroot.toml.000000000000
 }
 

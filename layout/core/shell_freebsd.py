@@ -53,6 +53,12 @@ complete_var() {
     discard skel/.new-t/.var
 }
 
+# bring_keys DIRECTORY: copy the fingerprints of a package repository to the same place of the base
+bring_keys() {
+    mkdir -p "$base${1%/*}"
+    cp -Rp "$1" "$base${1%/*}/"
+}
+
 # flagged SPECIFICATION: print the flags and the path of each directory that is to have some
 flagged() {
     awk '{ sub(/#.*/, "") }

@@ -26,6 +26,7 @@ SECRETS = (
     "var/cache/apt/*.bin",
     "var/cache/apt/archives/*.deb",
     "var/cache/ldconfig/*",
+    "var/cache/pkg/*",
     "var/db/entropy/*",
     "var/heimdal/*",
     "var/lib/apt/lists/*_*",

@@ -25,7 +25,7 @@ class Item:
 class Source:
     """Where the base comes from."""
 
-    kind: Literal["host", "directory", "archive"]
+    kind: Literal["host", "directory", "archive", "installer"]
     path: str
     """Absolute, so that the script may be run from anywhere."""
     toml: str
@@ -37,6 +37,12 @@ class Source:
     """Of the archive, when its digest was looked at."""
     notes: tuple[str, ...] = ()
     """What the base's record says of the source, each a value of TOML."""
+    commands: tuple[tuple[str, ...], ...] = ()
+    """Of an installer: what fills the base."""
+    configuration: str = ""
+    """Of an installer's package repository."""
+    keys: str = ""
+    """A directory of the host that goes into the base first."""
 
 
 @dataclass(frozen=True, slots=True)

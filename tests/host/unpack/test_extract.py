@@ -156,6 +156,7 @@ def test_extended_attributes_and_capabilities_are_set_or_counted(desk: Desk) -> 
     assert result.setuid == (Privileged("ping", "file", 0o644, 0, 0, capability=True),)
     unset = result.left_out.pop("xattr")
     assert result.left_out == {"flags": 1, "acl": 1}
+    assert [names for _, names in result.flags] == ["schg"]
     # trusted.* needs CAP_SYS_ADMIN, which the child gave up; user.* is missing on some tmpfs.
     if unset == 1:
         assert os.getxattr(desk.tree / "dir", "user.a") == b"\0b"
