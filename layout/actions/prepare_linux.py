@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal
 
@@ -19,12 +19,10 @@ from layout.core.service import Network, Service, address_of
 from layout.host import run
 from layout.host.beneath import Dir
 from layout.host.linux import confined, enter, launch, ports, process, session, stage
-from layout.host.linux.engines import Spec, bwrap
+from layout.host.linux.engines import Spec, bwrap, nspawn
 from layout.host.site import in_user_namespace
 
-Engine = Literal["bwrap", "nspawn"]
-
-ENGINES: dict[Engine, ModuleType] = {"bwrap": bwrap}
+ENGINES: dict[str, ModuleType] = {"bwrap": bwrap, "nspawn": nspawn}
 """In the order in which 'auto' takes them: with bwrap, nothing that can be written can be executed."""
 
 _SETPRIV = "usr/bin/setpriv"
@@ -47,12 +45,26 @@ _OF_THE_HOST = {
 class Decided:
     """Everything about a run, before anything is done for it."""
 
-    engine: Engine
+    engine: str
     program: str
     spec: Spec
     grade: Literal["full", "weak"]
     notes: tuple[str, ...]
-    engine_environment: dict[str, str] = field(default_factory=lambda: {"PATH": run.PATH, "LC_ALL": "C"})
+
+    @property
+    def engine_environment(self) -> dict[str, str]:
+        """Variables of the engine itself."""
+        return {"PATH": run.PATH, "LC_ALL": "C", **ENGINES[self.engine].ENVIRONMENT}
+
+    @property
+    def tightened(self) -> tuple[str, ...]:
+        """Mounts of the engine that are still to be made noexec."""
+        found: tuple[str, ...] = ENGINES[self.engine].TIGHTENED
+        return found
+
+    def joined(self, namespace: int) -> int:
+        """Return the user namespace that the engine is started in, -1 for the host's."""
+        return namespace if ENGINES[self.engine].JOINS_NAMESPACE else -1
 
     def arguments(self) -> tuple[str, ...]:
         """Return the engine's command line."""
@@ -90,10 +102,11 @@ def decide(context: Context, root: Dir, plan: JailPlan, engine: str | None) -> D
         directories=_directories(root, jail.name, service),
         shift=shift,
     )
+    notes += ENGINES[chosen].NOTES
     return Decided(chosen, program, spec, "weak" if notes else "full", notes)
 
 
-def _engine(wanted: str) -> tuple[Engine, str]:
+def _engine(wanted: str) -> tuple[str, str]:
     """Return the engine and its program. Raises LayoutError that names the package that has it."""
     for name, module in ENGINES.items():
         if wanted == name:

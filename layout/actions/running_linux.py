@@ -17,7 +17,7 @@ from layout.core.model import JailPlan
 from layout.core.running import ProcessId, Running, RunRecord
 from layout.host import locks, records
 from layout.host.beneath import Dir
-from layout.host.linux import addresses, launch, logs, procs, readiness, table
+from layout.host.linux import addresses, enter, launch, logs, procs, readiness, table
 
 Tell = Callable[[str], None]
 
@@ -27,6 +27,8 @@ _SETTLE = 0.3
 """Seconds that a service without a ready check has to stay there."""
 _KILL = 10.0
 """Seconds that the kernel gets to end what was killed."""
+_LINGER = 5.0
+"""Seconds that an engine gets to tidy up after the daemon."""
 _LINES = 8
 
 
@@ -61,7 +63,7 @@ def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = Non
             found = _launch(context, root, state, plan, spec, record)
         except BaseException:
             _end(_read(state, name) or record, plan, signal.SIGKILL)
-            _take_away(context, state, plan, record)
+            _take_away(context, state, plan, _read(state, name) or record)
             raise
         return found
 
@@ -177,7 +179,7 @@ def _launch(
             spec.engine_environment,
             lambda: spec.prepare(namespace),
             log,
-            namespace,
+            spec.joined(namespace),
             (namespace,) if namespace >= 0 else (),
         )
         with launch.launch(wanted) as prepared:
@@ -188,7 +190,7 @@ def _launch(
             record = structs.replace(record, process=known)
             _write(state, name, record)
             prepared.go()
-    _wait_until_ready(context, root, state, plan, known, begin)
+    _wait_until_ready(context, state, plan, known, begin, spec.tightened)
     found = _look(context, record, plan)
     if found is None:
         raise _ended(context, state, name, begin)
@@ -206,7 +208,7 @@ def _closing(fd: int) -> Iterator[int]:
 
 
 def _wait_until_ready(
-    context: Context, root: Dir, state: Dir, plan: JailPlan, engine: ProcessId, begin: int
+    context: Context, state: Dir, plan: JailPlan, engine: ProcessId, begin: int, tightened: tuple[str, ...]
 ) -> None:
     """Wait until the service works. Raises LayoutError with the last lines of its log when it does not."""
     name = plan.jail.name
@@ -214,6 +216,7 @@ def _wait_until_ready(
     asked = bool(ready.tcp or ready.socket or ready.command)
     deadline = time.monotonic() + ready.timeout
     seen = None
+    tight = False
     why = "it has not been executed yet"
     while True:
         if not procs.lives(engine):
@@ -221,6 +224,9 @@ def _wait_until_ready(
         pid = procs.daemon_of(engine.pid)
         if pid is not None:
             seen = seen or time.monotonic()
+            if not tight:
+                enter.forbid_programs(engine.pid, tightened)
+                tight = True
             if not asked and time.monotonic() - seen >= _SETTLE:
                 return
             if asked:
@@ -265,7 +271,7 @@ def _end(record: RunRecord, plan: JailPlan, number: signal.Signals) -> bool:
     target = procs.identify(daemon) if daemon is not None else None
     # To the daemon itself: an engine that is told to end kills it.
     if target is not None and procs.send(target, number):
-        in_good_order = procs.wait(target, service.stop_timeout) and procs.wait(known, 1.0)
+        in_good_order = procs.wait(target, service.stop_timeout) and procs.wait(known, _LINGER)
     if not in_good_order:
         procs.send(known, signal.SIGKILL)
     if not procs.wait(known, _KILL):
@@ -284,6 +290,8 @@ def _take_away(
     """Unmount what `start` mounted, and forget the run. Raises LayoutError that names who holds a mount."""
     if record.process is not None and procs.lives(record.process):
         raise UsageError(plan.jail.name, "still running", "a service that has ended")
+    if record.engine in prepare_linux.ENGINES and record.process is not None:
+        prepare_linux.ENGINES[record.engine].tidy(plan.jail.name, plan.tables.jail[0].target)
     addresses.remove(record.addresses)
     if record.mounted:
         with contextlib.nullcontext() if locked else context.locked():

@@ -23,7 +23,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     It says what to look for and what to take away, never that something runs: that the system says.
     """
 
-    engine: Literal["nspawn", "bwrap", "unit"]
+    engine: str
     grade: Literal["full", "weak"]
     since: str
     """RFC 3339, UTC."""

@@ -155,6 +155,34 @@ def _execute_file(path: str, command: tuple[str, ...], variables: dict[str, str]
     os.execve(fd, command, variables)  # noqa: S606 - as above
 
 
+def forbid_programs(engine: int, paths: tuple[str, ...]) -> None:
+    """Make these mounts of a jail noexec, and see that they are. Raises LayoutError."""
+    first = procs.first_of_jail(engine)
+    if not paths or first is None:  # it has ended, which is for others to tell
+        return
+    pid = forked.fork(lambda: _forbid(first, paths))
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status:
+        found = os.strerror(status) if status > 0 else "an interrupt"
+        raise LayoutError(" ".join(paths), found.lower(), "to forbid programs there")
+
+
+def _forbid(first: int, paths: tuple[str, ...]) -> int:
+    try:
+        root = os.open(f"/proc/{first}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        target = os.open(f"/proc/{first}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        syscalls.setns(target, syscalls.CLONE_NEWNS)
+        for path in paths:
+            flags = syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
+            fd = syscalls.openat2(root, os.fsencode(path[1:]), os.O_PATH | os.O_CLOEXEC, flags)
+            syscalls.mount_setattr(fd, attr_set=syscalls.ATTR_NOEXEC)
+            if not os.fstatvfs(fd).f_flag & os.ST_NOEXEC:
+                return 1
+    except OSError as error:
+        return error.errno or 1
+    return 0
+
+
 @contextlib.contextmanager
 def entry(
     name: str,

@@ -10,12 +10,21 @@ from layout.host.linux.engines import Spec
 
 PROGRAM = "bwrap"
 PACKAGE = "bubblewrap"
+JOINS_NAMESPACE = True
+"""It is started as root of the jail's user namespace."""
+NOTES: tuple[str, ...] = ()
+ENVIRONMENT: dict[str, str] = {}
+TIGHTENED: tuple[str, ...] = ()
 
 
 def prepare(spec: Spec) -> None:
     """Give the jail its /dev and /run: bwrap's own are writable and executable. Raises LayoutError."""
     stage.device_tree(spec.shift)
     stage.run_tree(spec.directories, spec.shift)
+
+
+def tidy(name: str, mountpoint: str) -> None:
+    """Take away what bwrap leaves behind: nothing."""
 
 
 def arguments(program: str, spec: Spec) -> tuple[str, ...]:
