@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
 from layout.actions.context import Context
+from layout.actions.manage import path_of_s
 from layout.actions.populate import MANIFEST, SKELETON, skeleton_entries
 from layout.core import findings, mtree
 from layout.core.errors import LayoutError
@@ -15,8 +17,9 @@ from layout.core.findings import Finding, Report, error
 from layout.core.mtree import ManifestEntry
 from layout.host import records
 from layout.host.beneath import Dir, open_root
-from layout.host.beneath.hashed import Hashed, hashed
-from layout.host.records import BASE_RECORD, BaseRecord
+from layout.host.beneath.hashed import Hashed, Known, hashed
+from layout.host.beneath.walk import Print
+from layout.host.records import BASE_RECORD, BaseRecord, SetuidRecord
 
 Tell = Callable[[str, int, int], None]
 
@@ -118,18 +121,92 @@ def opened_state(context: Context, root: Dir) -> Dir:
     raise LayoutError(path, "nothing", "the record of a base", "layout init NAME makes one")
 
 
-def _look(root: Dir, path: str, tell: Tell) -> tuple[dict[str, ManifestEntry], list[tuple[str, str]], int]:
+def refresh(
+    root: Dir, state: Dir, before: Mapping[str, Print], after: Mapping[str, Print], tell: Tell
+) -> list[str]:
+    """Let manifests and record follow what a session changed, and nothing else.
+
+    The prints are by the paths that the session saw; those of the skeleton of t begin with /t/. What was not
+    changed keeps its line, so that what had been tampered with before is still found. Returns the files that
+    are setuid now and were not in the record. Raises LayoutError, OSError.
+    """
+    changed = {
+        path for path in before.keys() | after.keys() if _is_changed(before.get(path), after.get(path))
+    }
+    setuid: list[SetuidRecord] = []
+    for manifest, tree in _TREES:
+        wanted = _read(state, manifest)
+        names = {path: _session_path(path, tree) for path in wanted or {}}
+        known = {
+            path: (entry.size, entry.digest)
+            for path, entry in (wanted or {}).items()
+            if entry.kind == "file" and names[path] not in changed
+        }
+        seen, _, _ = _look(root, tree, tell, known)
+        kept = {}
+        for path, entry in seen.items():
+            theirs = _session_path(path, tree)
+            old = (wanted or {}).get(path)
+            if theirs in changed or (wanted is None and path == "."):
+                kept[path] = entry
+                if entry.kind == "file" and entry.mode & 0o6000 and not path.startswith("t/"):
+                    setuid.append(SetuidRecord(theirs[1:], f"{entry.mode:04o}", entry.uid, entry.gid))
+            elif old is not None:
+                kept[path] = old
+        gone = {
+            path: entry
+            for path, entry in (wanted or {}).items()
+            if path not in seen and names[path] not in changed
+        }
+        if wanted is not None and {**kept, **gone} != wanted:
+            entries = {**kept, **gone}
+            order = sorted(entries, key=lambda path: path.replace("/", "\0") if path != "." else "")
+            write_manifest(state, manifest, {path: entries[path] for path in order})
+    return _record_setuid(state, setuid, changed)
+
+
+def _is_changed(old: Print | None, new: Print | None) -> bool:
+    if old is None or new is None:
+        return old is not new
+    return old != new and not (stat.S_ISDIR(old.mode) and old.same_but_times(new))
+
+
+def _session_path(path: str, tree: str) -> str:
+    """Return how a session in the base sees a path of mroot or skel."""
+    if tree != "skel":
+        return f"/{path}"
+    half, _, below = path.partition("/")
+    return path_of_s(below) if half == "s" else f"/t/{below}"
+
+
+def _record_setuid(state: Dir, found: list[SetuidRecord], changed: set[str]) -> list[str]:
+    record = records.read(state, BASE_RECORD, BaseRecord)
+    if record is None:
+        return []
+    kept = [one for one in record.setuid if f"/{one.path}" not in changed]
+    setuid = tuple(sorted([*kept, *found], key=lambda one: one.path))
+    if setuid != tuple(sorted(record.setuid, key=lambda one: one.path)):
+        records.write(state, BASE_RECORD, msgspec.structs.replace(record, setuid=setuid))
+    before = {one.path for one in record.setuid}
+    return [f"/{one.path}" for one in found if one.path not in before]
+
+
+def _look(
+    root: Dir, path: str, tell: Tell, known: Known | None = None
+) -> tuple[dict[str, ManifestEntry], list[tuple[str, str]], int]:
     def progress(count: int) -> None:
         tell(f"hashing {path}", count, 0)
 
     if path != "skel":
         with root.open(path) as top:
-            tree = hashed(top, tell=progress)
+            tree = hashed(top, known, tell=progress)
         return tree.entries, tree.special, tree.bytes
     halves: dict[str, Hashed] = {}
     for half in ("s", "t"):
         with root.open(f"skel/{half}") as top:
-            halves[half] = hashed(top, tell=progress)
+            start = f"{half}/"
+            ours = {path[2:]: value for path, value in (known or {}).items() if path.startswith(start)}
+            halves[half] = hashed(top, ours, tell=progress)
     entries = {entry.path: entry for entry in skeleton_entries(halves["s"], halves["t"])}
     special = [(f"{half}/{below}", kind) for half, tree in halves.items() for below, kind in tree.special]
     return entries, special, sum(tree.bytes for tree in halves.values())

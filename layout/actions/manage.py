@@ -23,6 +23,10 @@ _PLACES = {place[2:]: f"/{name}" for name, place in SPLIT if place.startswith("s
 """Where in the jail the directories of s are seen through the links of mroot."""
 
 
+BASE_LOCK = "manage-base.lock"
+"""Held while `layout manage --base` runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One path of s or mroot that a session changed."""
@@ -70,9 +74,10 @@ def manage(
         root.open(".layout") as state,
         locks.held(state, f"manage-{name}.lock", f"to be the only manage session of {name}"),
     ):
-        before = _prints(root, name)
+        locks.refuse_held(state, BASE_LOCK, "no session in the base, which this jail shares")
+        before = prints(root, f"s/{name}")
         notes: list[str] = []
-        with _stdout_to_stderr() if to_stderr else contextlib.nullcontext():
+        with stdout_to_stderr() if to_stderr else contextlib.nullcontext():
             match context.site.platform:
                 case Platform.LINUX:
                     from layout.actions import manage_linux
@@ -96,12 +101,12 @@ def manage(
                     )
                 case _:
                     assert_never(context.site.platform)
-        after = _prints(root, name)
-    return Managed(status, list(_changes(before, after)), notes)
+        after = prints(root, f"s/{name}")
+    return Managed(status, list(changes_between(before, after)), notes)
 
 
 @contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
+def stdout_to_stderr() -> Iterator[None]:
     """Let descriptor 1 be descriptor 2 meanwhile."""
     fill_closed()
     kept = os.dup(1)
@@ -113,19 +118,24 @@ def _stdout_to_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _prints(root: Dir, name: str) -> dict[str, Print]:
-    """Return the prints of mroot and s by the paths that an administrator uses for them."""
+def prints(root: Dir, half: str) -> dict[str, Print]:
+    """Return the prints of mroot and an s by the paths that an administrator uses for them."""
     found: dict[str, Print] = {}
     with root.open("j/mroot") as top:
         found.update((f"/{below}", print_) for below, print_ in snapshot(top))
-    with root.open(f"s/{name}") as top:
+    with root.open(half) as top:
         for below, print_ in snapshot(top):
-            head, slash, rest = below.partition("/")
-            found[f"{_PLACES.get(head, f'/s/{head}')}{slash}{rest}"] = print_
+            found[path_of_s(below)] = print_
     return found
 
 
-def _changes(before: dict[str, Print], after: dict[str, Print]) -> Iterator[Change]:
+def path_of_s(below: str) -> str:
+    """Return how a path of an s is seen through the links of mroot: etc/rc.conf is /etc/rc.conf."""
+    head, slash, rest = below.partition("/")
+    return f"{_PLACES.get(head, f'/s/{head}')}{slash}{rest}"
+
+
+def changes_between(before: dict[str, Print], after: dict[str, Print]) -> Iterator[Change]:
     for path in sorted(before.keys() | after.keys()):
         old, new = before.get(path), after.get(path)
         if old == new:

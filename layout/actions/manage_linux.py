@@ -42,6 +42,37 @@ def run(
     )
 
 
+def run_base(site: Site, root: Dir, command: tuple[str, ...], environment: dict[str, str]) -> int:
+    """Run a session in mroot with the skeletons as its s and t; no jail can be seen in it."""
+    return session.run(
+        session.Session(
+            "base",
+            f"{site.root}/j/mroot",
+            lambda: _attach_base(site),
+            command,
+            environment=_ENVIRONMENT | (_DPKG if _has_dpkg(root) else {}) | environment,
+        )
+    )
+
+
+def _attach_base(site: Site) -> None:
+    """In the session's own mount namespace: mount mroot on itself, the skeletons in it, what is private."""
+    top = f"{site.root}/j/mroot"
+    bound = ("bind", "rw", "nodev", "private")
+    device = ("rw", "nosuid", "noexec", "mode=755", "size=64k", "nr_inodes=64")
+    tree = [
+        Mount(top, top, "none", bound),
+        Mount(f"{site.root}/skel/s", f"{top}/s", "none", bound),
+        Mount(f"{site.root}/skel/t", f"{top}/t", "none", (*bound, "nosuid")),
+        Mount("tmpfs", f"{top}/dev", "tmpfs", device),
+    ]
+    live = Live(table.read())
+    with open_root(site.root) as root, Mounter(root, mounting.submounts(site.root, live)) as mounter:
+        mounter.attach(tree)
+        with open_root(top) as view:
+            _private(view)
+
+
 def _has_dpkg(root: Dir) -> bool:
     try:
         return root.lstat("j/mroot/usr/lib/sysimage/dpkg") is not None
@@ -69,12 +100,17 @@ def _attach(site: Site, plan: JailPlan, *, sealed: bool, base_ro: bool) -> None:
                 _cover(view, "t", _SEALED)
                 with root.open("skel/t") as origin, open_root(t) as fresh:
                     write_items(load_tree(origin), fresh)
-            _cover(view, "t/tmp", _TEMPORARY)
-            if view.lstat("run") is not None:
-                _cover(view, "run", _RUN)
-                with open_root(f"{mountpoint}/run") as run:
-                    run.make_dir("lock", 0o1777)
-            _terminals(view)
+            _private(view)
+
+
+def _private(view: Dir) -> None:
+    """Mount what no session shares with anything: /tmp, /run, pseudo-terminals."""
+    _cover(view, "t/tmp", _TEMPORARY)
+    if view.lstat("run") is not None:
+        _cover(view, "run", _RUN)
+        with open_root(view.show("run")) as run:
+            run.make_dir("lock", 0o1777)
+    _terminals(view)
 
 
 def _with(mount: Mount, *words: str) -> Mount:

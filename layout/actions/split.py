@@ -112,6 +112,14 @@ def _parent_is_directory(base: Dir, name: str) -> bool:
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
+def tidy(s: Dir, t: Dir) -> tuple[str, ...]:
+    """Treat skeletons that a session changed as the split treats new ones; return what was taken out."""
+    both = {"s": s, "t": t}
+    removed = tuple(_scrub(both))
+    _keep_climbing_links(both)
+    return removed
+
+
 def _scrub(both: dict[str, Dir]) -> Iterator[str]:
     """Remove secrets and identities; yield what was removed."""
     for pattern in skeleton.SECRETS:
@@ -189,7 +197,8 @@ def _keep_climbing_links(both: dict[str, Dir]) -> None:
         both[half].change_link(place, helper)
     for name, to in sorted(helpers.items()):
         half, _, place = name.partition("/")
-        both[half].make_link(place, to)
+        if both[half].lstat(place) is None:
+            both[half].make_link(place, to)
 
 
 def _links(both: dict[str, Dir]) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from layout.actions.context import Context
     from layout.actions.init import Outcome
     from layout.actions.manage import Managed
+    from layout.actions.manage_base import BaseManaged
 
 
 def print_init(output: Output, context: Context, outcome: Outcome) -> None:
@@ -76,3 +77,47 @@ def print_changes(output: Output, name: str, outcome: Managed) -> None:
     for change in outcome.changes:
         output.note(f"{change.kind:8} {change.path}")
     output.note(f"{name}: {plural(len(outcome.changes), 'change')} in s and mroot")
+
+
+def print_base_session(output: Output, outcome: BaseManaged) -> None:
+    """Print what a session in the base changed, and what became of it in each jail."""
+    if output.json:
+        jails = {
+            name: {"ok": one.ok, "changes": one.changes, "conflicts": one.conflicts, "error": one.error}
+            for name, one in outcome.merged.items()
+        }
+        output.document(
+            {
+                "ok": not outcome.exit_code,
+                "status": outcome.status,
+                "changes": outcome.changes,
+                "setuid": outcome.setuid,
+                "jails": jails,
+                "pending": outcome.pending,
+            }
+        )
+        return
+    for change in outcome.changes:
+        output.note(f"{change.kind:8} {change.path}")
+    for path in outcome.setuid:
+        output.note(f"setuid   {path}")
+    output.note(f"base: {plural(len(outcome.changes), 'change')} in mroot and the skeleton")
+    print_merges(output, outcome)
+
+
+def print_merges(output: Output, outcome: BaseManaged) -> None:
+    """Print one line for each change of each jail."""
+    for name, one in outcome.merged.items():
+        for done in one.changes:
+            output.note(f"{name}: {done.kind:8} {done.path}")
+        for conflict in one.conflicts:
+            output.note(f"{name}: {output.paint(RED, 'conflict')} {conflict.path}: {conflict.reason}")
+        if one.conflicts:
+            output.note(f"{name}: left as it was; put the files right, then: layout base merge {name}")
+        elif one.error:
+            output.note(f"{name}: {output.paint(RED, 'not merged')}: {one.error}")
+        else:
+            output.note(f"{name}: {plural(len(one.changes), 'change')} merged")
+    waiting = [name for name in outcome.pending if name not in outcome.merged]
+    if waiting:
+        output.note(f"still to be merged: {', '.join(waiting)}; layout base merge does it")

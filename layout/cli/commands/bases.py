@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from layout.cli.app import app, globals_of, need_root
+from layout.cli.app import Names, app, globals_of, need_root
 from layout.cli.output import Output, columns, plural
 
 if TYPE_CHECKING:
@@ -140,3 +140,21 @@ def base_verify(
     for finding in accepted:
         output.result(f"accepted {finding.code} {finding.path}: {finding.found}")
     output.note(f"{plural(len(done.written), 'manifest')} written")
+
+
+@bases.command("merge")
+def base_merge(ctx: typer.Context, names: Names = None) -> None:
+    """Bring what sessions in the base changed to jails that do not have it yet."""
+    from layout.actions.manage_base import merge_base
+    from layout.cli import report
+
+    found = globals_of(ctx)
+    need_root(found, userns=False)
+    done = merge_base(found.context(), names, found.output.tell)
+    if found.output.json:
+        report.print_base_session(found.output, done)
+    else:
+        report.print_merges(found.output, done)
+        if not done.merged and not done.pending:
+            found.output.note("nothing to merge")
+    raise typer.Exit(done.exit_code)

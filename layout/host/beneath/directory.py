@@ -280,6 +280,10 @@ class Dir:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), to.show(new_name))
         os.rename(name, new_name, src_dir_fd=self.fd, dst_dir_fd=to.fd)
 
+    def replace(self, name: str, to: Dir, new_name: str) -> None:
+        """Move entry `name` into directory `to`, in the place of what is there. Raises OSError."""
+        os.rename(name, new_name, src_dir_fd=self.fd, dst_dir_fd=to.fd)
+
     def unlink(self, path: str) -> None:
         """Remove the file or link `path`. Raises OSError."""
         parent, name = self._parent(path)
