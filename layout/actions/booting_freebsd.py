@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layout.core import jailconf
+from layout.core import fstab, hostblock, jailconf
 from layout.core.errors import LayoutError
-from layout.core.findings import Finding, warning
+from layout.core.findings import Finding, error, warning
 from layout.core.model import Boot, JailPlan, Platform, Site
+from layout.core.plan import host_files
 from layout.host import hostfiles
 from layout.host.freebsd import jails, rcconf
 from layout.host.site import running_platform
@@ -40,14 +41,53 @@ def check(site: Site, plans: Sequence[JailPlan]) -> dict[str, str]:
             )
     if site.trial:
         return {}
-    return _check_host(plans)
+    return _check_host(site, plans)
+
+
+def refuse_running(site: Site, plans: Sequence[JailPlan]) -> None:
+    """Make sure that no running jail gets other files. Raises LayoutError.
+
+    jail(8) stops a jail by its file: with another one it would not unmount what it has mounted.
+    """
+    if not _is_here(site):
+        return
+    running = {prison.path: prison for prison in jails.listed()}
+    for plan in plans:
+        prison = running.get(f"{site.root}/j/{plan.jail.name}")
+        if prison is None:
+            continue
+        for file in host_files(plan, site):
+            text = hostfiles.read_text(file.path)
+            if text is not None and text != file.text:
+                found = f"a file that jail {plan.jail.name} (jid {prison.jid}) runs by"
+                hint = f"layout stop {plan.jail.name}, then layout init again"
+                raise LayoutError(file.path, found, "a stopped jail when it changes", hint)
 
 
 def _is_here(site: Site) -> bool:
     return site.platform is Platform.FREEBSD and running_platform() is Platform.FREEBSD
 
 
-def _check_host(plans: Sequence[JailPlan]) -> dict[str, str]:
+def _refuse_in_fstab(site: Site, plan: JailPlan) -> None:
+    """Make sure that what jail(8) mounts is not mounted at boot by the host's fstab as well."""
+    if plan.jail.boot is not Boot.JAIL:
+        return
+    path = site.host_fstab
+    targets = {mount.target for mount in plan.tables.jail}
+    for line in (hostblock.block(hostfiles.read_text(path) or "", path) or "").splitlines():
+        mount = fstab.parse_line(line, Platform.FREEBSD, path)
+        if mount is not None and mount.target in targets and "noauto" not in mount.options:
+            raise LayoutError(
+                path,
+                f"a line for {mount.target}, which jail(8) is to mount",
+                "the mounts of a jail in one place",
+                "layout fstab --remove, and --install again with the names of the other jails",
+            )
+
+
+def _check_host(site: Site, plans: Sequence[JailPlan]) -> dict[str, str]:
+    for plan in plans:
+        _refuse_in_fstab(site, plan)
     current = rcconf.values(_VARIABLES)
     conf = current.get("jail_conf") or _CONF
     text = hostfiles.read_text(conf)
@@ -106,9 +146,39 @@ def forget(site: Site, name: str) -> int:
 
 
 def findings(site: Site, plan: JailPlan) -> list[Finding]:
-    """Return what keeps a jail from starting at boot as planned, or makes it start though it should not."""
-    if site.trial or not _is_here(site):
+    """Return in what a running jail is not as planned, and what of rc.conf(5) is not at boot."""
+    if not _is_here(site):
         return []
+    name = plan.jail.name
+    top = f"{site.root}/j/{name}"
+    found = []
+    if any(prison.path == top for prison in jails.listed()):
+        hint = f"layout restart {name}"
+        found = [
+            error("S2-jail", top, f"a running jail whose {key} is {is_}", wanted, hint)
+            for key, is_, wanted in drift(site, plan)
+        ]
+    return found if site.trial else found + _rc_findings(plan)
+
+
+KEPT = ("host.hostname", "enforce_statfs", "devfs_ruleset", "children.max", "securelevel")
+"""Parameters of a running jail that are compared with its plan, besides what it is allowed."""
+
+
+def drift(site: Site, plan: JailPlan) -> list[tuple[str, str, str]]:
+    """Return each parameter in which a running jail differs from its plan, as it is, and as planned."""
+    wanted = {
+        name: value if isinstance(value, str) else str(value).lower()
+        for name, value in jailconf.parameters(plan, site)
+        if name in KEPT or name.startswith("allow.")
+    }
+    # What a jail has on its own when its file does not say.
+    wanted |= {f"allow.{name}": "false" for name in jailconf.DEFAULT_OFF if f"allow.{name}" not in wanted}
+    now = jails.parameters(plan.jail.name, list(wanted))
+    return [(name, now[name], value) for name, value in wanted.items() if now.get(name, value) != value]
+
+
+def _rc_findings(plan: JailPlan) -> list[Finding]:
     name = plan.jail.name
     lacking = jailconf.assignments([plan], rcconf.values(_VARIABLES))
     hint = f"layout init {name}; or sysrc"

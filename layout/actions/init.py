@@ -100,6 +100,7 @@ def survey(context: Context, names: Sequence[str], choice: Choice, *, mount: boo
             part.files = [file for file in host_files(jail, context.site) if _stale(file)]
             part.record = _stale_record(_record(jail.jail), known.get(jail.jail.name))
             part.is_new = jail.jail.name not in known
+        booting_freebsd.refuse_running(context.site, plan.jails)
         rc_conf = booting_freebsd.check(context.site, plan.jails) if mount else {}
     finally:
         if root is not None:

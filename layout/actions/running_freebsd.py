@@ -228,37 +228,21 @@ def _read_back(plan: JailPlan) -> None:
 def _standing(context: Context, plan: JailPlan, prison: Prison) -> Running:
     pids = jails.processes(prison.name)
     age = jails.age(pids[0]) if pids else None
-    notes = drift(context, plan)
+    notes = tuple(
+        f"{key} is {is_}, planned is {wanted}: layout restart {prison.name}"
+        for key, is_, wanted in booting_freebsd.drift(context.site, plan)
+    )
     if not pids:
         notes = (*notes, "nothing runs in it")
     return Running(
         "jail",
-        "weak" if notes else "full",
+        "full",
         pid=pids[0] if pids else None,
         jid=prison.jid,
         since=None if age is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - age)),
         uptime=age,
         log=jailconf.console_log(context.site, prison.name),
         notes=notes,
-    )
-
-
-_KEPT = ("host.hostname", "enforce_statfs", "devfs_ruleset", "children.max", "securelevel")
-
-
-def drift(context: Context, plan: JailPlan) -> tuple[str, ...]:
-    """Say in which parameters a running jail is not as its plan: started by hand, or before an init."""
-    wanted = {
-        name: value if isinstance(value, str) else str(value).lower()
-        for name, value in jailconf.parameters(plan, context.site)
-        if name in _KEPT or name.startswith("allow.")
-    }
-    now = jails.parameters(plan.jail.name, list(wanted))
-    hint = f"layout restart {plan.jail.name}"
-    return tuple(
-        f"{name} is {now[name]}, planned is {value}: {hint}"
-        for name, value in wanted.items()
-        if name in now and now[name] != value
     )
 
 

@@ -25,6 +25,9 @@ ALLOW = frozenset(_ALLOW.split())
 DEFAULT_ON = ("set_hostname", "read_msgbuf", "unprivileged_proc_debug")
 """What a jail has unless it is taken away. reserved_ports stays: daemons listen there; suser as well."""
 
+DEFAULT_OFF = ("raw_sockets", "chflags", "mount", "quotas", "socket_af", "mlock", "nfsd")
+"""What a jail has only when it is given: nothing writes that down, but verify looks."""
+
 START = "/bin/sh /etc/rc"
 STOP = "/bin/sh /etc/rc.shutdown jail"
 
