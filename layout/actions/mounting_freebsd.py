@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Sequence
 
 from layout.actions import hostfstab
@@ -11,10 +12,12 @@ from layout.core.compare import Live
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, error
 from layout.core.model import JailPlan, Mount, Site
-from layout.core.mountlist import mount_points
+from layout.core.mountlist import Line, mount_points
 from layout.host.freebsd import devfs, holders, jails, mounts, table
 
 _RULESET = "ruleset="
+_PATIENCE = 3
+"""Tries, a twentieth of a second apart, for a mount that is busy though nobody is known to hold it."""
 _NAMED = 6
 """Devices that a finding names."""
 
@@ -119,28 +122,48 @@ def _devfs(site: Site, plan: JailPlan) -> tuple[Mount, ...]:
 def unmount_tree(site: Site, tree: Sequence[Mount], live: Live) -> list[str]:
     """Unmount a tree, deepest first; return the mount points. Raises LayoutError; it is whole again then."""
     del site
-    gone: list[str] = []
+    planned = {mount.target: mount for mount in tree}
     lines = table.lines()
-    for target in [mount.target for mount in reversed(tree) for _ in live.at(mount.target)]:
+    # The newest first: what another mount hides can go only after it.
+    todo = [line for line in reversed(lines) if line.node in planned]
+    for line in todo:
+        if line.fstype != planned[line.node].fstype:
+            found = f"a mount of {line.special} ({line.fstype}), which another one hides"
+            expected = f"only mounts of {planned[line.node].source}"
+            raise LayoutError(line.node, found, expected, "unmount it yourself first")
+    gone: list[str] = []
+    for line in todo:
         try:
-            lines = mounts.detach(target, lines)
+            lines = _detach_patiently(line, lines)
         except FileNotFoundError:
-            lines = table.lines()
             continue  # somebody else was faster
         except mounts.Busy:
-            who = holders.describe(holders.of(target)) or "somebody: see fstat -f"
+            who = holders.describe(holders.of(line.node)) or "somebody: see fstat -f"
             _restore(tree, live)
             raise LayoutError(
-                target,
+                line.node,
                 f"a mount in use by {who}",
                 "a mount nobody uses",
                 "stop it, then try again; nothing was forced",
             ) from None
-        except LayoutError:
+        except BaseException:
             _restore(tree, live)
             raise
-        gone.append(target)
+        gone.append(line.node)
     return gone
+
+
+def _detach_patiently(line: Line, lines: Sequence[Line]) -> list[Line]:
+    """Unmount; what is only just being looked at (stat(2), a file that is closed again) is waited for."""
+    for _ in range(_PATIENCE):
+        try:
+            return mounts.detach_line(line, lines)
+        except mounts.Busy:
+            if holders.of(line.node):
+                raise
+        time.sleep(0.05)
+        lines = table.lines()
+    return mounts.detach_line(line, lines)
 
 
 def _restore(tree: Sequence[Mount], before: Live) -> None:

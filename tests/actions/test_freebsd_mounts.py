@@ -297,3 +297,21 @@ def test_half_a_destroyed_jail_is_recovered_and_a_line_in_fstab_is_a_finding(fre
     freebsd.does("recover")
     assert sorted(path.name for path in (freebsd.root / "j").iterdir()) == ["b", "mroot"]
     assert not record.exists()
+
+
+def test_what_another_mount_hides_goes_after_it(whole: FreeBSD) -> None:
+    whole.ok(f"mkdir -p over/s over/t; mount -t nullfs -o ro {whole.work}/over {whole.root}/j/a")
+    assert "mounts on one point" in whole.fails("mount", "a")
+    assert "8 mounts unmounted" in whole.does("umount", "a")
+    assert whole.layout_mounts() == []
+    whole.does("mount", "a")
+
+
+def test_a_root_with_odd_characters_in_its_name_will_do(freebsd: FreeBSD) -> None:
+    freebsd.root = freebsd.work / "a b$#'é"
+    freebsd.where = ["--root", str(freebsd.root)]
+    freebsd.does("init", "a", "--base", freebsd.small_base())
+    assert freebsd.layout_mounts() == JAIL
+    assert freebsd.findings("a") == []
+    freebsd.does("umount", "a")
+    assert freebsd.layout_mounts() == []

@@ -44,33 +44,45 @@ def attach(mount: Mount) -> None:
 
 def is_made(mount: Mount) -> bool:
     """Say whether the topmost mount on its mount point is this one. Raises LayoutError."""
-    here = [line for line in table.lines() if line.node == mount.target]
-    if not here or here[-1].fstype != mount.fstype:
+    top = topmost(mount.target, table.lines())
+    if top is None or top.fstype != mount.fstype:
         return False
-    return not mount.source.startswith("/") or here[-1].special == mount.source
+    return not mount.source.startswith("/") or top.special == mount.source
+
+
+def topmost(target: str, lines: Sequence[Line]) -> Line | None:
+    """Return the newest mount on `target`."""
+    return next((line for line in reversed(lines) if line.node == target), None)
 
 
 def detach(target: str, lines: Sequence[Line]) -> list[Line]:
-    """Take away the topmost mount on `target`; return the table as it is then.
-
-    `lines` is the table just read. Raises Busy, FileNotFoundError when nothing is mounted there, LayoutError
-    when it cannot be named beyond doubt or is still there afterwards.
-    """
-    here = [line for line in lines if line.node == target]
-    if not here:
+    """Take away the newest mount on `target`; as detach_line, and FileNotFoundError when there is none."""
+    top = topmost(target, lines)
+    if top is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target)
-    name = here[-1].fsid or target
-    doubtful = len(here) > 1 or any(line.special == target for line in lines)
-    if name == target and doubtful:
+    return detach_line(top, lines)
+
+
+def detach_line(mounted: Line, lines: Sequence[Line]) -> list[Line]:
+    """Take one mount away; return the table as it is then.
+
+    `lines` is the table just read, with `mounted` in it. Raises Busy, FileNotFoundError when it is gone
+    already, LayoutError when it cannot be named beyond doubt or is still there afterwards.
+    """
+    target = mounted.node
+    if mounted not in lines:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target)
+    doubtful = sum(line.node == target for line in lines) > 1 or any(line.special == target for line in lines)
+    if not mounted.fsid and doubtful:
         hint = "umount it yourself by the fsid that mount -v prints"
         raise LayoutError(target, "a name that fits several mounts", "one with an fsid", hint)
     try:
-        run("umount", name)
+        run("umount", mounted.fsid or target)
     except CommandError as problem:
         if "busy" in problem.stderr.lower():
             raise Busy(errno.EBUSY, os.strerror(errno.EBUSY), target) from None
         raise
     now = table.lines()
-    if sum(line.node == target for line in now) != len(here) - 1:
+    if mounted in now:
         raise LayoutError(target, "still a mount", "none", "somebody mounts it: try again")
     return now
