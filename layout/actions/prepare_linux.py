@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Literal
 
 from layout.actions.context import Context
-from layout.core import accounts
+from layout.core import accounts, units
 from layout.core.errors import LayoutError, UsageError
 from layout.core.model import JailPlan
 from layout.core.running import ProcessId
@@ -89,7 +89,7 @@ def decide(context: Context, root: Dir, plan: JailPlan, engine: str | None) -> D
     chosen, program = _engine(engine or service.engine)
     _refuse_taken_ports(jail.name, service, jail.settings.network)
     command, capabilities = _as_user(root, jail.name, service)
-    shift, notes = _user_namespace(context, plan, capabilities)
+    shift, notes = user_namespace(context, plan, capabilities)
     network = jail.settings.network
     spec = Spec(
         name=jail.name,
@@ -99,7 +99,7 @@ def decide(context: Context, root: Dir, plan: JailPlan, engine: str | None) -> D
         capabilities=capabilities,
         hostname=network.hostname or jail.name,
         network=not (network.ip4 == ("disable",) and network.ip6 == ("disable",)),
-        directories=_directories(root, jail.name, service),
+        directories=directories(root, jail.name, service),
         shift=shift,
     )
     notes += ENGINES[chosen].NOTES
@@ -137,11 +137,7 @@ def _as_user(root: Dir, name: str, service: Service) -> tuple[tuple[str, ...], t
     """Return command and capabilities; a service that does not drop root itself has setpriv(1) for it."""
     if not service.user:
         return service.command, service.capabilities
-    passwd, group = (_read(root, f"s/{name}/etc/{file}") for file in ("passwd", "group"))
-    found = accounts.account(service.user, passwd, group)
-    if found is None:
-        hint = f"layout manage {name} -- adduser --system {service.user}"
-        raise LayoutError(f"{name}: /etc/passwd", f"no user {service.user}", "the user of its service", hint)
+    found = account(root, name, service)
     if root.lstat(f"j/mroot/{_SETPRIV}") is None:
         hint = "put the package util-linux into the base, or let the daemon drop root itself"
         raise LayoutError(f"{root.path}/j/mroot/{_SETPRIV}", "no such program", "what changes the user", hint)
@@ -153,13 +149,23 @@ def _as_user(root: Dir, name: str, service: Service) -> tuple[tuple[str, ...], t
     return (*words, *more, *service.command), capabilities
 
 
-def _directories(root: Dir, name: str, service: Service) -> tuple[stage.RunDirectory, ...]:
+def account(root: Dir, name: str, service: Service) -> accounts.Account:
+    """Return the numbers of service.user, by the jail's own files. Raises LayoutError."""
+    passwd, group = (_read(root, f"s/{name}/etc/{file}") for file in ("passwd", "group"))
+    found = accounts.account(service.user, passwd, group)
+    if found is None:
+        hint = f"layout manage {name} -- adduser --system {service.user}"
+        raise LayoutError(f"{name}: /etc/passwd", f"no user {service.user}", "the user of its service", hint)
+    return found
+
+
+def directories(root: Dir, name: str, service: Service) -> tuple[units.RunDirectory, ...]:
     if not service.run:
         return ()
     users = accounts.ids(_read(root, f"s/{name}/etc/passwd"))
     groups = accounts.ids(_read(root, f"s/{name}/etc/group"))
     return tuple(
-        stage.RunDirectory(
+        units.RunDirectory(
             one.path.partition("/")[2],
             int(one.mode, 8),
             users.get(one.owner, 0),
@@ -194,7 +200,7 @@ def _refuse_taken_ports(name: str, service: Service, network: Network) -> None:
             )
 
 
-def _user_namespace(
+def user_namespace(
     context: Context, plan: JailPlan, capabilities: tuple[str, ...]
 ) -> tuple[int, tuple[str, ...]]:
     """Return the first number of the jail's user namespace, 0 for none, with the reasons for having none."""

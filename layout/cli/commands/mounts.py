@@ -113,6 +113,8 @@ class Kind(StrEnum):
     RC_D_VERIFY = "rc.d-verify"
     PERIODIC = "periodic"
     CONFIG = "layout.toml"
+    UNIT = "unit"
+    NSPAWN = "nspawn"
 
 
 @app.command()
@@ -138,8 +140,28 @@ def render(
             _script(ctx, names, "")
         case Kind.JAIL_CONF | Kind.RC_CONF:
             _jails(ctx, kind, names, preset)
+        case Kind.UNIT | Kind.NSPAWN:
+            _units(ctx, kind, names)
         case _:
             assert_never(kind)
+
+
+def _units(ctx: typer.Context, kind: Literal[Kind.UNIT, Kind.NSPAWN], names: list[str] | None) -> None:
+    """Print how a jail runs on hosts that boot with systemd; one jail, one file."""
+    from layout.actions import units_linux
+
+    found = globals_of(ctx)
+    context = found.context()
+    plans = context.jails(names or [])
+    if len(plans) != 1 or plans[0].jail.platform is not Platform.LINUX:
+        raise UsageError(
+            f"layout render {kind}", plural(len(plans), "jail"), "one jail of Linux: a file each"
+        )
+    text = (units_linux.unit if kind is Kind.UNIT else units_linux.nspawn)(context, plans[0])
+    if found.output.json:
+        found.output.document({"text": text})
+    else:
+        found.output.raw(text)
 
 
 def _jails(

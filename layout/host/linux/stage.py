@@ -6,10 +6,10 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from layout.core.devices import NODES
 from layout.core.errors import LayoutError
+from layout.core.units import RunDirectory
 from layout.host.beneath import Dir, open_root
 from layout.host.linux import devices, syscalls
 
@@ -24,17 +24,6 @@ _IDMAP = 0x00100000
 STAGE = "/tmp"  # noqa: S108 - covered, in the engine's own mount namespace
 JAIL = f"{STAGE}/jail"
 SPARE = f"{STAGE}/spare"
-
-
-@dataclass(frozen=True, slots=True)
-class RunDirectory:
-    """A directory below /run, with the numbers of the jail's own passwd(5)."""
-
-    path: str
-    """Relative to /run."""
-    mode: int
-    uid: int
-    gid: int
 
 
 def move_in(source: str, namespace: int) -> None:

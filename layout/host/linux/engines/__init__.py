@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from layout.host.linux.stage import RunDirectory
+from layout.core.units import RunDirectory
 
 
 @dataclass(frozen=True, slots=True)

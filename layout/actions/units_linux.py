@@ -1,0 +1,43 @@
+"""Units and .nspawn files of jails: what they need to know of the host and of each jail's own accounts."""
+
+from __future__ import annotations
+
+import sys
+
+from layout.actions import prepare_linux
+from layout.actions.context import Context
+from layout.core import units
+from layout.core.errors import UsageError
+from layout.core.model import JailPlan
+from layout.host import run
+from layout.host.linux.process import CAPABILITIES
+
+
+def unit(context: Context, plan: JailPlan) -> str:
+    """Return the text of a jail's unit. Raises LayoutError, UsageError."""
+    return units.render_unit(plan, _host(context, plan))
+
+
+def nspawn(context: Context, plan: JailPlan) -> str:
+    """Return the text of a jail's .nspawn file. Raises LayoutError, UsageError."""
+    host = _host(context, plan)
+    shift, _ = prepare_linux.user_namespace(context, plan, plan.jail.settings.service.capabilities)
+    return units.render_nspawn(plan, host, user_namespace=bool(shift))
+
+
+def _host(context: Context, plan: JailPlan) -> units.Host:
+    service = plan.jail.settings.service
+    if not service.command:
+        raise UsageError(f"profile {plan.jail.profile}", "no service.command", "the daemon of the jail")
+    program = run.which("layout")
+    layout = (program,) if program is not None else (sys.executable, "-m", "layout")
+    with context.open() as root:
+        account = prepare_linux.account(root, plan.jail.name, service) if service.user else None
+        directories = prepare_linux.directories(root, plan.jail.name, service)
+    return units.Host(
+        root=context.site.root,
+        layout=(*layout, "--root", context.site.root),
+        account=account,
+        directories=directories,
+        capabilities=tuple(CAPABILITIES),
+    )

@@ -1,0 +1,135 @@
+"""layout render unit and render nspawn: what systemd itself says of them, without a running systemd."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from busybox_yard import BUSYBOX, busybox_yard, profile, web
+from yard import Yard
+
+from layout.core.units import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.box, pytest.mark.skipif(not BUSYBOX.exists(), reason="needs busybox-static")]
+with_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+
+SERVICE = web(
+    8080,
+    "127.0.7.9",
+    """user = "web"
+capabilities = ["net_bind_service"]
+environment = ["A=x y%z"]
+reload_signal = "HUP"
+[[linux.service.run]]
+path = "run/httpd/deep"
+owner = "web"
+group = "webs"
+mode = "0750"
+[linux.network]
+interface = "lo"
+ip4 = ["127.0.7.9/32"]
+""",
+)
+
+
+@pytest.fixture(name="yard", scope="module")
+def _yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+    with busybox_yard(tmp_path_factory.mktemp("units")) as yard:
+        profile(yard, "default", SERVICE)
+        yield yard
+
+
+def analyze(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["systemd-analyze", *map(str, words)], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@with_systemd
+def test_systemd_finds_no_fault_in_a_unit(yard: Yard, tmp_path: Path) -> None:
+    unit = tmp_path / "layout-a.service"
+    unit.write_text(yard.ok("render", "unit", "a"), encoding="utf-8")
+    done = analyze("verify", "--man=no", "--recursive-errors=no", unit)
+    said = [line for line in done.stderr.splitlines() if "layout-a" in line and "/bin/httpd" not in line]
+    assert said == []
+    unit.write_text(unit.read_text(encoding="utf-8") + "[Service]\nNoSuchKey=1\n", encoding="utf-8")
+    assert "NoSuchKey" in analyze("verify", "--man=no", unit).stderr
+
+
+@with_systemd
+def test_systemd_counts_a_unit_among_the_well_protected(yard: Yard, tmp_path: Path) -> None:
+    unit = tmp_path / "layout-a.service"
+    unit.write_text(yard.ok("render", "unit", "a"), encoding="utf-8")
+    done = analyze("security", "--offline=yes", "--no-pager", unit)
+    exposure = re.search(r"Overall exposure level for .*: ([0-9.]+)", done.stdout)
+    assert exposure is not None, done.stderr
+    assert float(exposure[1]) < 3.0
+
+
+def test_a_unit_knows_the_jail_and_its_own_accounts(yard: Yard) -> None:
+    lines = yard.ok("render", "unit", "a").splitlines()
+    root = yard.root
+    for wanted in (
+        f"AssertPathExists={root}/s/a/etc/passwd",
+        f"RootDirectory={root}/j/a",
+        "ExecStart=/bin/httpd -f -v -p 127.0.7.9:8080 -h /srv",
+        "User=80",
+        "Group=81",
+        "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE",
+        'Environment="A=x y%%z"',
+        "ExecStartPre=+/usr/bin/install -d -o 80 -g 81 -m 0750 /run/layout/a/httpd/deep",
+        "BindPaths=/run/layout/a/httpd:/run/httpd",
+        "ExecStartPre=+-/sbin/ip address add 127.0.7.9/32 dev lo",
+        "ExecReload=+/bin/kill -HUP $MAINPID",
+        "KillSignal=SIGTERM",
+    ):
+        assert wanted in lines
+    assert any(line.endswith(f"--root {root} mount a") for line in lines)
+
+
+def test_an_nspawn_file_maps_owners_where_the_service_needs_no_low_port(yard: Yard) -> None:
+    profile(yard, "default", web(80))
+    weak = yard.ok("render", "nspawn", "a")
+    assert "PrivateUsers=no" in weak
+    assert f"Bind={yard.root}/j/a/t:/t\n" in weak
+    profile(yard, "default", web(8080))
+    try:
+        full = yard.ok("render", "nspawn", "a")
+    finally:
+        profile(yard, "default", SERVICE)
+    assert "PrivateUsers=pick\n" in full
+    assert "PrivateUsersOwnership=map\n" in full
+    assert f"BindReadOnly={yard.root}/j/a/s:/s:idmap\n" in full
+    assert "CAP_SYS_ADMIN" in re.search("DropCapability=(.*)", full)[1]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("words", [("unit",), ("unit", "a", "b"), ("nspawn", "a", "b")])
+def test_a_file_is_for_one_jail(yard: Yard, words: tuple[str, ...]) -> None:
+    done = yard.run("render", *words)
+    assert done.code == 2
+    assert "one jail" in done.err
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("plain", "plain"),
+        ("", '""'),
+        ("two words", '"two words"'),
+        ('say "x"', '"say \\"x\\""'),
+        ("50%", "50%%"),
+        ("$HOME", "$$HOME"),
+        ("a;b", '"a;b"'),
+        ("back\\slash", '"back\\\\slash"'),
+    ],
+)
+def test_words_are_quoted_as_systemd_reads_them(word: str, text: str) -> None:
+    assert quote(word, command=True) == text
