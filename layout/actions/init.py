@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from layout.actions import booting_freebsd, mounting
+from layout.actions import booting_freebsd, mounting, packages
 from layout.actions.context import Choice, Context
 from layout.actions.make import Maker, clean, ensure_state
 from layout.actions.observe import Is, Observation, observe, steps
@@ -45,6 +45,8 @@ class Outcome:
     mounted: list[str] = field(default_factory=list)
     base: BaseRecord | None = None
     report: Report | None = None
+    missing: dict[str, list[str]] = field(default_factory=dict)
+    """Packages that jails need and the base does not have."""
 
 
 @dataclass(slots=True)
@@ -336,11 +338,17 @@ def init(
             _make(context, found, root, state, outcome, tell)
             outcome.changes += booting_freebsd.apply(found.rc_conf)
             outcome.base = records.read(state, BASE_RECORD, BaseRecord)
+            outcome.missing = packages.missing(root, [plan.jail for plan in found.plan.jails])
             if mount:
                 tell("mounting", 0, 0)
                 outcome.mounted = mounting.mount(context.site, found.plan.jails)
                 outcome.changes += outcome.mounted
         if example:
+            for name, lacking in outcome.missing.items():
+                hint = f"{packages.hint(lacking)}, then run init again"
+                raise LayoutError(
+                    name, f"a base without {', '.join(lacking)}", "what its example needs", hint
+                )
             from layout.actions.example import prepare
 
             outcome.changes += prepare(context, found.plan.jails, tell)

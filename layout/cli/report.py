@@ -30,6 +30,11 @@ def print_init(output: Output, context: Context, outcome: Outcome) -> None:
             output.note(f"base: {note}")
         if base.removed:
             output.detail(f"removed from the skeleton: {', '.join(base.removed)}")
+    for name, lacking in outcome.missing.items():
+        from layout.actions.packages import hint
+
+        output.note(f"{output.paint(YELLOW, 'warning')} {name}: the base lacks {', '.join(lacking)}")
+        output.note(f"  {output.paint(CYAN, 'hint')}: {hint(lacking)}")
     output.result(f"{plural(len(outcome.changes), 'change')}")
     if outcome.report is not None:
         print_report(output, outcome.report)

@@ -64,7 +64,13 @@ def init(
     ok = outcome.report is None or outcome.report.ok
     if output.json:
         output.document(
-            {"ok": ok, "changes": outcome.changes, "mounted": outcome.mounted, "verify": outcome.report}
+            {
+                "ok": ok,
+                "changes": outcome.changes,
+                "mounted": outcome.mounted,
+                "missing": outcome.missing,
+                "verify": outcome.report,
+            }
         )
     else:
         report.print_init(output, context, outcome)
