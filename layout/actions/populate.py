@@ -37,6 +37,10 @@ MANIFEST = "bases/mroot.mtree"
 """The manifest of mroot, in the directory of layout's state."""
 SKELETON = "bases/skel.mtree"
 """That of skel."""
+_FETCH = (
+    "fetch base.txz and its MANIFEST from https://download.freebsd.org/releases/ and give --base PATH, "
+    "or on FreeBSD 15 and later --base pkgbase"
+)
 _STAGED = (("skel", "s"), ("skel", "t"), ("j", "mroot"))
 _NEW = ".new-"
 _TREES = ("j", "s", "t", "skel", "manage", ".layout")
@@ -89,7 +93,7 @@ def source_kind(source: str, platform: Platform, running: Platform, root: str = 
             source.replace("\0", "\\0"),
             reason or "an error",
             "a directory, an archive, or 'host'",
-            "check --base",
+            "check --base" if source != sets.DIST else _FETCH,
         ) from None
     if stat.S_ISDIR(found.st_mode):
         path = hostfiles.canonical(source)

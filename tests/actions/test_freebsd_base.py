@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
+import tarfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from script_yard import Cli, run, script, small_tree, snapshot
 
+from layout.actions import populate, split
+from layout.core.model import Platform
 from layout.host.freebsd import sets
 
 pytestmark = pytest.mark.box
@@ -138,6 +141,7 @@ def test_dist_is_what_the_installer_left(
     done = layout("--root", root, "init", "a", "--base", "dist", *FREEBSD)
     assert done.code == 2
     assert sets.DIST in done.err
+    assert "hint: fetch base.txz and its MANIFEST" in done.err
     monkeypatch.setattr(sets, "DIST", str(archive))
     assert layout("--root", root, "init", "a", "--base", "dist", *FREEBSD).code == 0
     assert record(root)["source"] == str(archive)
@@ -243,3 +247,39 @@ def test_half_a_freebsd_is_refused(layout: Cli, tmp_path: Path, tree: Path) -> N
     assert "found no etc/master.passwd" in done.err
     assert f"make distribution DESTDIR={tree}" in done.err
     assert not root.exists()
+
+
+@pytest.mark.parametrize("kind", ["archive", "spec"])
+def test_file_flags_are_set_where_the_files_are_in_the_end(
+    layout: Cli, tmp_path: Path, bare: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on FreeBSD; what fchflags(2) is told is looked at, for Linux has none."""
+    told: list[tuple[str, int]] = []
+    monkeypatch.setattr(populate, "running_platform", lambda: Platform.FREEBSD)
+    monkeypatch.setattr(
+        split, "put_flags", lambda top, flags: told.extend((top.path, *f) for f in flags) or 0
+    )
+    base = bare
+    if kind == "archive":
+        base = tmp_path / "base.tar"
+        with tarfile.open(base, "w", format=tarfile.PAX_FORMAT) as tar:
+
+            def flagged(info: tarfile.TarInfo) -> tarfile.TarInfo:
+                flags = {
+                    "./usr/bin/su": "schg,uarch",
+                    "./usr/local/bin/tool": "sunlnk",
+                    "./root/.profile": "uarch",
+                }
+                if info.name in flags:
+                    info.pax_headers["SCHILY.fflags"] = flags[info.name]
+                return info
+
+            tar.add(bare, ".", filter=flagged)
+    root = tmp_path / "root"
+    done = layout("--root", root, "init", "a", "--base", base, *FREEBSD)
+    assert done.code == 0, done.err
+    wanted = {("skel/.new-t", "var/empty", 0x20000)}
+    if kind == "archive":
+        wanted |= {("j/.new-mroot", "usr/bin/su", 0x20000), ("skel/.new-s", "usr-local/bin/tool", 0x100000)}
+    assert {(top.removeprefix(f"{root}/"), path, value) for top, path, value in told} == wanted
+    assert not {"flags", "file flag"} & set(record(root)["left_out"])
