@@ -106,12 +106,12 @@ def _check_host(site: Site, plans: Sequence[JailPlan]) -> dict[str, str]:
         single = f"/etc/jail.{name}.conf"
         if hostfiles.read_text(single) is not None:
             raise LayoutError(single, "a file", "none", "rc.d/jail would use it: move it aside")
-        variable = name.replace("-", "_")
-        legacy = rcconf.values(f"jail_{variable}_{key}" for key in _LEGACY)
-        if legacy:
-            key, value = next(iter(legacy.items()))
-            hint = f"rc.d/jail would not use the jail's own file: sysrc -x {key}"
-            raise LayoutError(f"rc.conf: {key}", repr(value), "no such variable", hint)
+    legacy = rcconf.values(
+        f"jail_{plan.jail.name.replace('-', '_')}_{key}" for plan in plans for key in _LEGACY
+    )
+    for key, value in legacy.items():
+        hint = f"rc.d/jail would not use the jail's own file: sysrc -x {key}"
+        raise LayoutError(f"rc.conf: {key}", repr(value), "no such variable", hint)
     wanted = jailconf.assignments(plans, current)
     names = [block.name for block in theirs if block.name != "*"]
     if names and not current.get("jail_list") and "jail_list" in wanted:
@@ -146,7 +146,7 @@ def forget(site: Site, name: str) -> int:
 
 
 def findings(site: Site, plan: JailPlan) -> list[Finding]:
-    """Return in what a running jail is not as planned, and what of rc.conf(5) is not at boot."""
+    """Return in what a running jail is not as planned."""
     if not _is_here(site):
         return []
     name = plan.jail.name
@@ -158,7 +158,7 @@ def findings(site: Site, plan: JailPlan) -> list[Finding]:
             error("S2-jail", top, f"a running jail whose {key} is {is_}", wanted, hint)
             for key, is_, wanted in drift(site, plan)
         ]
-    return found if site.trial else found + _rc_findings(plan)
+    return found
 
 
 KEPT = ("host.hostname", "enforce_statfs", "devfs_ruleset", "children.max", "securelevel")
@@ -178,17 +178,15 @@ def drift(site: Site, plan: JailPlan) -> list[tuple[str, str, str]]:
     return [(name, now[name], value) for name, value in wanted.items() if now.get(name, value) != value]
 
 
-def _rc_findings(plan: JailPlan) -> list[Finding]:
-    name = plan.jail.name
-    lacking = jailconf.assignments([plan], rcconf.values(_VARIABLES))
-    hint = f"layout init {name}; or sysrc"
+def host_findings(site: Site, plans: Sequence[JailPlan]) -> list[Finding]:
+    """Return what of the host's rc.conf(5) keeps jails from starting at boot as planned."""
+    if site.trial or not _is_here(site) or not plans:
+        return []
+    lacking = jailconf.assignments(plans, rcconf.values(_VARIABLES))
+    hint = "layout init NAME, or sysrc"
     return [
-        warning("S12-rc-conf", "/etc/rc.conf", f"not {key}={value}", _expected(plan), hint)
+        warning(
+            "S12-rc-conf", "/etc/rc.conf", f"not {key}={value}", "what `boot` of the jails asks for", hint
+        )
         for key, value in lacking.items()
     ]
-
-
-def _expected(plan: JailPlan) -> str:
-    if plan.jail.boot is Boot.NONE:
-        return f"{plan.jail.name} not in jail_list: boot = 'none'"
-    return f"{plan.jail.name} to start at boot"

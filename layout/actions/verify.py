@@ -131,6 +131,7 @@ class _Verifier:
                 self._jail(root, state, observer, plan, live)
             if not self.quick:
                 self._host_fstab(names)
+                self.host += booting_freebsd.host_findings(self.site, self.plans)
                 self.tell("looking through mroot", 0, 0)
                 self._walk(root, "j/mroot", "", self.host)
         return findings.report(self.host, dict(sorted(self.jails.items())), self.checks)

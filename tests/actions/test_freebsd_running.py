@@ -90,6 +90,9 @@ def test_a_jail_from_init_to_destroy(host: Whole) -> None:
     assert host.does("exec", "a", "--", "/bin/cat", "/etc/hostname") == "a\n"
     assert host.layout("exec", "a", "--", "/bin/sh", "-c", "exit 7").code == 7
     host.fails("exec", "a", "--", "/bin/touch", "/etc/x")
+    host.ok("sysrc -q jail_list= >/dev/null")
+    assert {"S12-rc-conf"} == host.codes("a")
+    assert "1 change" in host.does("init", "a")
     assert "already running" in host.layout("start", "a").err
     running = host.told("status", "a")["jails"]["a"]["running"]
     assert (running["engine"], running["jid"] > 0, running["pid"] > 0) == ("jail", True, True)
