@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 
 from msgspec import structs
@@ -33,6 +34,9 @@ _GUARDS = ("nosuid", "noexec", "nosymfollow")
 """What a session's t always has: its content is the jail's, and the session belongs to root."""
 _SEALED = ("rw", "nosuid", "mode=755", "size=512m")
 _TEMPORARY = ("rw", "nosuid", "mode=1777", "size=1g")
+_PATIENCE = 20
+"""Tries, with a pause of so many seconds between them, for mounts that are busy without a jail in them."""
+_PAUSE = 0.1
 _ENVIRONMENT = {
     # A shell's history would be the one change that every session makes to s.
     "HISTFILE": "",
@@ -212,7 +216,8 @@ def _remembered(state: Dir, name: str) -> list[str]:
 def _take_away(state: Dir, name: str, targets: Sequence[str]) -> list[str]:
     """Unmount what is still there, deepest first; return the mount points. Raises LayoutError."""
     gone = []
-    lines = table.lines()
+    patience = _PATIENCE
+    lines = table.lines() if targets else []
     for target in reversed(targets):
         while any(line.node == target for line in lines):
             try:
@@ -221,6 +226,11 @@ def _take_away(state: Dir, name: str, targets: Sequence[str]) -> list[str]:
                 lines = table.lines()
                 continue
             except mounts.Busy:
+                # Processes of a removed jail are killed, and gone a little later; jails stay.
+                if patience and not holders.below([target]):
+                    patience -= 1
+                    time.sleep(_PAUSE)
+                    continue
                 who = holders.describe(holders.of(target)) or "somebody: see fstat -f"
                 hint = f"stop it, then layout recover (or layout manage {name}); nothing was forced"
                 raise LayoutError(target, f"a mount in use by {who}", "a mount nobody uses", hint) from None
@@ -279,13 +289,13 @@ def findings(site: Site, state: Dir, name: str) -> list[Finding]:
     try:
         jail, targets = left(site, state, name)
     except LayoutError as problem:
-        return [error("S3-session", problem.path, problem.found, problem.expected, problem.hint)]
+        return [error("S3-left", problem.path, problem.found, problem.expected, problem.hint)]
     view = f"{site.root}/manage/{name}"
     hint = "layout recover"
     found = []
     if jail:
-        found.append(error("S3-session", view, f"jail {jail}, with no session", "no jail without one", hint))
+        found.append(error("S3-left", view, f"jail {jail}, with no session", "no jail without one", hint))
     if targets:
         seen = f"{len(targets)} mounts of a session that was killed"
-        found.append(error("S3-session", targets[0], seen, "none between sessions", hint))
+        found.append(error("S3-left", targets[0], seen, "none between sessions", hint))
     return found

@@ -184,6 +184,8 @@ def _both(plan: JailPlan) -> tuple[Mount, ...]:
 def _refuse_foreign(site: Site, plan: JailPlan, tree: Sequence[Mount], live: Live) -> None:
     """Refuse what is not ours below a jail, or on one of its mount points, before anything is unmounted."""
     hint = "unmount it yourself first"
+    if site.platform is Platform.FREEBSD:
+        hint += "; if a session of layout manage left it: layout recover"
     planned = [*_host().with_nodes(_both(plan), live), *tree]
     for top in dict.fromkeys(f"{site.root}/{place}/{plan.jail.name}" for place in ("j", "manage")):
         if any(mount.target == top for mount in tree):
