@@ -100,9 +100,10 @@ static void places(const char *when, const char *const *list, int run) {
 
 int main(int count, char **words) {
     static const char *const closed[] = {
-        "/", "/bin", "/dev", "/etc", "/root", "/s", "/s/etc", "/usr", "/usr/bin", "/usr/local", "/usr/local/sbin",
+        "/", "/bin", "/etc", "/root", "/s", "/s/etc", "/usr", "/usr/bin", "/usr/local", "/usr/local/sbin",
         "/usr/lib/sysimage/dpkg", 0 };
     static const char *const opened[] = { "/tmp", "/var", "/var/tmp", 0 };
+    static const char *const memory[] = { "/dev", "/dev/shm", "/run", 0 };
     static const char *const mounts[] = { "/", "/s", "/t", 0 };
     if (count == 2 && !strcmp(words[1], "hello")) return 0;
     if (count != 2) return 2;
@@ -110,6 +111,7 @@ int main(int count, char **words) {
     umask(0);
     places("", closed, 0);
     places("", opened, 1);
+    places("", memory, 1);
     say("chroot", "/tmp", in_child(leave_chroot, "/tmp"));
     say("core_pattern", "", open("/proc/sys/kernel/core_pattern", O_WRONLY | O_CLOEXEC));
     say("sysrq", "", open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC));
@@ -121,5 +123,6 @@ int main(int count, char **words) {
     /* Whatever the calls above have said: is anything open now that was closed? */
     places("then-", closed, 0);
     places("then-", opened, 1);
+    places("then-", memory, 1);
     return 0;
 }
