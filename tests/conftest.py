@@ -31,6 +31,7 @@ HOST_ROOT = (
     "host/linux/test_pty_relay.py",
     "host/linux/test_session.py",
     "personality/",
+    "test_freebsd_suite.py",
     "test_personality.py",
     "test_anything_in_it_goes_and_nothing_else",
     "test_mount_manage_adds_the_writable_half_and_umount_manage_takes_it",
