@@ -1,8 +1,7 @@
-"""tests/freebsd runs: on the pretended FreeBSD, which says that its tests are sound, not that FreeBSD is so."""
+"""tests/freebsd on the pretended FreeBSD: that shows its tests to be sound, not FreeBSD to be so."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -17,19 +16,16 @@ HERE = Path(__file__).resolve().parent
 
 def test_what_is_asked_of_freebsd_holds_on_the_pretended_one(tmp_path: Path) -> None:
     """Those of the product are left out: tests/actions has them for the pretended host."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("LAYOUT_BOX")}
-    environment |= {
-        "PYTHONPATH": f"{HERE / 'freebsd_shim'}:{HERE.parent}",
-        "LAYOUT_FREEBSD_THROW_AWAY": "1",
-        "LC_ALL": "C.UTF-8",
-    }
+    plain = [
+        *("-u", "LAYOUT_BOX", "-u", "LAYOUT_BOX_OUTSIDE", "LAYOUT_FREEBSD_THROW_AWAY=1", "LC_ALL=C.UTF-8"),
+        f"PYTHONPATH={HERE / 'freebsd_shim'}:{HERE.parent}",
+    ]
     modules = sorted(path for path in (HERE / "freebsd").glob("test_*.py") if path.stem != "test_product")
-    # env: the pretended host has no LAYOUT_BOX, or this suite would be taken for one that needs the box.
-    command = [HERE / "personality" / "enter", "env", sys.executable, "-m", "pytest", "-q", *modules]
+    # Without LAYOUT_BOX, or those tests would be taken for some that look for the box around them.
+    command = [HERE / "personality" / "enter", "env", *plain, sys.executable, "-m", "pytest", "-q", *modules]
     done = subprocess.run(
-        [*command, "-p", "no:cacheprovider", f"--basetemp={tmp_path}/inside"],
+        [*command, "-p", "no:cacheprovider", "-p", "no:hypothesispytest", f"--basetemp={tmp_path}/inside"],
         cwd=HERE.parent,
-        env=environment,
         capture_output=True,
         text=True,
     )
