@@ -63,7 +63,7 @@ _layout()
     'base verify') options='--update' ;;
     'fstab') options='--platform --preset --manage --install --remove --force --file' ;;
     'init') options='--profile --base --platform --preset --manage --boot --no-mount --example --dry-run -n --userns' ;;
-    'manage') options='--sealed --base-ro --chroot' ;;
+    'manage') options='--sealed --base-ro --chroot --base' ;;
     'mount') options='--manage' ;;
     'plan') options='--profile --base --platform --preset --manage --boot --no-mount --script' ;;
     'render') options='--platform --preset --manage' ;;
@@ -74,9 +74,10 @@ _layout()
     esac
     case ${kind:-"$command $count"} in
     ' '[0-9]*) kind='choice' words='base completion destroy exec fstab init manage mount plan profile recover render restart show start status stop umount verify' ;;
-    'base '[0-9]*) kind='choice' words='build list verify' ;;
+    'base '[0-9]*) kind='choice' words='build list merge verify' ;;
     'base build '[0-9]*) kind='choice' words='debian' ;;
     'profile '[0-9]*) kind='choice' words='check list schema show' ;;
+    'base merge '*) kind='jail' ;;
     'completion 0') kind='choice' words='bash zsh fish' ;;
     'destroy 0') kind='jail' ;;
     'exec 0') kind='jail' ;;
@@ -89,7 +90,7 @@ _layout()
     'plan '*) kind='profile' ;;
     'profile check '*) kind='file' ;;
     'profile show 0') kind='profile' ;;
-    'render 0') kind='choice' words='fstab jail.conf rc.conf rc.d rc.d-verify periodic layout.toml' ;;
+    'render 0') kind='choice' words='fstab jail.conf rc.conf rc.d rc.d-verify periodic layout.toml unit nspawn' ;;
     'render '*) kind='jail' ;;
     'restart '*) kind='jail' ;;
     'show '*) kind='jail' ;;

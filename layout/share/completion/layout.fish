@@ -89,6 +89,7 @@ complete -c layout -n 'test (count (__layout_words)) -eq 0' -a umount -d 'Unmoun
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a verify -d 'Prove that ro is ro and rw is rw, for every jail'
 complete -c layout -n '__layout_at 0 base' -a build -d 'commands of build'
 complete -c layout -n '__layout_at 0 base' -a list -d 'Print the base of ROOT with where it came from, and the archives in the cache'
+complete -c layout -n '__layout_at 0 base' -a merge -d 'Bring what sessions in the base changed to jails that do not have it yet'
 complete -c layout -n '__layout_at 0 base' -a verify -d 'Compare every file of mroot and skel with the manifest made with the base'
 complete -c layout -n '__layout_at 0 base build' -a debian -d 'Build a Debian base with mmdebstrap; the same inputs are built once'
 complete -c layout -n '__layout_at 0 profile' -a check -d 'Check profile files'
@@ -102,6 +103,7 @@ complete -c layout -n '__layout_is base build debian' -l output -d 'FILE.tar.zst
 complete -c layout -n '__layout_is base build debian' -l mirror -d 'URI or line of sources.list(5); the host\'s own when not given' -x
 complete -c layout -n '__layout_is base build debian' -l variant -d 'How small: minbase (with apt-get), apt, essential' -x
 complete -c layout -n '__layout_is base build debian' -l fresh -d 'Build it even if it was built before'
+complete -c layout -n '__layout_from 0 base merge' -a '(__layout_jails)'
 complete -c layout -n '__layout_is base verify' -l update -d 'Accept what is there now: write the manifests anew'
 complete -c layout -n '__layout_at 0 completion' -a 'bash zsh fish'
 complete -c layout -n '__layout_at 0 destroy' -a '(__layout_jails)'
@@ -115,7 +117,7 @@ complete -c layout -n '__layout_is fstab' -l force -d 'Even when the block was e
 complete -c layout -n '__layout_is fstab' -l file -d 'This file instead of the host\'s fstab' -r -F
 complete -c layout -n '__layout_from 0 fstab' -a '(__layout_jails)'
 complete -c layout -n '__layout_is init' -l profile -d 'Profile, if not the one named like the jail' -x -a '(__layout_profiles)'
-complete -c layout -n '__layout_is init' -l base -d 'Source of mroot: a directory, an archive, \'host\' or \'dist\'' -r -F
+complete -c layout -n '__layout_is init' -l base -d 'Source of mroot: a directory, an archive, \'host\', \'dist\', \'pkgbase\' or \'src:DIR\'' -r -F
 complete -c layout -n '__layout_is init' -l platform -d 'Whose mounts to spell' -x -a 'freebsd linux'
 complete -c layout -n '__layout_is init' -l preset -d 'Mount options' -x -a 'classic hardened'
 complete -c layout -n '__layout_is init' -l manage -d 'When the writable half is mounted: in a session, or always' -x -a 'session boot'
@@ -128,11 +130,12 @@ complete -c layout -n '__layout_from 0 init' -a '(__layout_profiles)'
 complete -c layout -n '__layout_is manage' -l sealed -d 'Without the jail\'s own /var and /tmp'
 complete -c layout -n '__layout_is manage' -l base-ro -d 'With the shared base read-only'
 complete -c layout -n '__layout_is manage' -l chroot -d 'FreeBSD: plain chroot(8), not confined'
+complete -c layout -n '__layout_is manage' -l base -d 'In the base itself, for packages; then merge it into the jails'
 complete -c layout -n '__layout_at 0 manage' -a '(__layout_jails)'
 complete -c layout -n '__layout_is mount' -l manage -d 'The writable halves too'
 complete -c layout -n '__layout_from 0 mount' -a '(__layout_jails)'
 complete -c layout -n '__layout_is plan' -l profile -d 'Profile, if not the one named like the jail' -x -a '(__layout_profiles)'
-complete -c layout -n '__layout_is plan' -l base -d 'Source of mroot: a directory, an archive, \'host\' or \'dist\'' -r -F
+complete -c layout -n '__layout_is plan' -l base -d 'Source of mroot: a directory, an archive, \'host\', \'dist\', \'pkgbase\' or \'src:DIR\'' -r -F
 complete -c layout -n '__layout_is plan' -l platform -d 'Whose mounts to spell' -x -a 'freebsd linux'
 complete -c layout -n '__layout_is plan' -l preset -d 'Mount options' -x -a 'classic hardened'
 complete -c layout -n '__layout_is plan' -l manage -d 'When the writable half is mounted: in a session, or always' -x -a 'session boot'
@@ -145,7 +148,7 @@ complete -c layout -n '__layout_at 0 profile show' -a '(__layout_profiles)'
 complete -c layout -n '__layout_is render' -l platform -d 'Whose mounts to spell' -x -a 'freebsd linux'
 complete -c layout -n '__layout_is render' -l preset -d 'Mount options' -x -a 'classic hardened'
 complete -c layout -n '__layout_is render' -l manage -d 'When the writable half is mounted: in a session, or always' -x -a 'session boot'
-complete -c layout -n '__layout_at 0 render' -a 'fstab jail.conf rc.conf rc.d rc.d-verify periodic layout.toml'
+complete -c layout -n '__layout_at 0 render' -a 'fstab jail.conf rc.conf rc.d rc.d-verify periodic layout.toml unit nspawn'
 complete -c layout -n '__layout_from 1 render' -a '(__layout_jails)'
 complete -c layout -n '__layout_is restart' -l engine -d 'Linux: what keeps it, if not what its profile says' -x -a 'auto bwrap nspawn unit'
 complete -c layout -n '__layout_from 0 restart' -a '(__layout_jails)'
