@@ -219,7 +219,8 @@ def findings(plan: JailPlan, site: Site, live: Live) -> list[Finding]:
     running = _host().of_running(site, plan)
     found += compare.compare(running, live)
     for mount in running:
-        found += _host().device_findings(mount)
+        if live.at(mount.target):
+            found += _host().device_findings(mount)
     found += compare.writable_and_executable(plan.tables.jail, live, opted_out=opted_out)
     found += compare.unplanned((*plan.tables.jail, *running), live, f"{site.root}/j/{jail.name}")
     if jail.manage is Manage.BOOT:

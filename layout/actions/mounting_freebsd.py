@@ -186,8 +186,7 @@ def device_findings(mount: Mount) -> list[Finding]:
         return []
     hint = "service devfs restart, then layout umount NAME and layout mount NAME"
     try:
-        devfs.require(ruleset, mount.target)
-        rules = devfs.expanded(ruleset)
+        rules = devfs.require(ruleset, mount.target)
         nodes = devfs.nodes(mount.target)
     except LayoutError as problem:
         return [error("S2-devfs", problem.path, problem.found, problem.expected, hint)]

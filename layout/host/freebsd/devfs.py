@@ -30,26 +30,17 @@ def rules(number: int) -> list[Rule]:
     return [tuple(word.strip("'\"") for word in words[1:]) for words in lines if words[1:]]
 
 
-def require(number: int, path: str) -> None:
-    """Make sure that a ruleset is loaded and hides something. Raises LayoutError, naming `path`."""
-    if not _hides(number, 0):
-        found = f"devfs ruleset {number}, which is not loaded or hides nothing"
+def require(number: int, path: str) -> list[Rule]:
+    """Make sure that a ruleset is loaded and hides something; return its rules.
+
+    Raises LayoutError, naming `path`.
+    """
+    found = _expand(number, 0)
+    if not any("hide" in rule for rule in found):
+        seen = f"devfs ruleset {number}, which is not loaded or hides nothing"
         hint = "service devfs restart, which loads /etc/defaults/devfs.rules and /etc/devfs.rules"
-        raise LayoutError(path, found, f"ruleset {number} loaded: an empty one shows every device", hint)
-
-
-def _hides(number: int, depth: int) -> bool:
-    if depth > _DEPTH:
-        return False
-    return any(
-        rule[-1] == "hide" or (rule[0] == "include" and _hides(int(rule[1]), depth + 1))
-        for rule in rules(number)
-    )
-
-
-def expanded(number: int) -> list[Rule]:
-    """Return the rules of a ruleset with those of the included ones in their place."""
-    return _expand(number, 0)
+        raise LayoutError(path, seen, f"ruleset {number} loaded: an empty one shows every device", hint)
+    return found
 
 
 def _expand(number: int, depth: int) -> list[Rule]:
