@@ -13,7 +13,7 @@ STATE = "/usr/local/var"
 """What describes s and must not be apart from it, as the jail sees it: out of t, out of the jail's reach."""
 
 RC_CONF = {
-    # The template and its result would be written below /etc and /var/run at each boot.
+    # /etc/motd leads to /var/run/motd, which rc.d/motd would fill with the host's version at each boot.
     "update_motd": "NO",
     # rc.d/tmp and rc.d/var mount a memory disk over what they find to be read-only.
     "tmpmfs": "NO",

@@ -82,8 +82,11 @@ def test_without_a_manifest_it_is_said_and_recorded(layout: Cli, tmp_path: Path,
     assert found["notes"][0].startswith("sha256 not checked")
 
 
-@pytest.mark.parametrize("command", ["init", "plan", "dry-run", "script"])
-@pytest.mark.parametrize("trouble", ["another digest", "another name", "malformed", "cut short"])
+@pytest.mark.parametrize(
+    ("command", "trouble"),
+    [(command, "another digest") for command in ("init", "plan", "dry-run", "script")]
+    + [("init", trouble) for trouble in ("another name", "malformed", "cut short")],
+)
 def test_trouble_with_the_manifest_stops_everything(
     layout: Cli, tmp_path: Path, archive: Path, command: str, trouble: str
 ) -> None:

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from script_yard import check, snapshot
 
+from layout.actions import installed
 from layout.core.pkgbase import DEFAULT_SET
+from layout.host.beneath import open_root
+from layout.host.run import CommandError
 from tests.freebsd_host import _freebsd  # noqa: F401
 
 if TYPE_CHECKING:
@@ -132,3 +135,21 @@ def test_sources_make_a_base(freebsd: FreeBSD) -> None:
     freebsd.write("src/Makefile", "installworld:\n\t@echo no world was built >&2; false\n")
     assert "no world was built" in freebsd.fails("init", *words)
     assert not list(freebsd.root.glob("*/*mroot*"))
+
+
+def test_fingerprints_go_first_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    (keys / "trusted").mkdir(parents=True)
+    (keys / "trusted/awskms-15").write_text("function: sha256\n")
+    (tmp_path / "base").mkdir()
+    (tmp_path / "state").mkdir()
+    look = f"cat {tmp_path}/state/pkgbase/*.conf {tmp_path}/base{keys}/trusted/* >{tmp_path}/base/seen; false"
+    made = installed.Installer((("sh", "-c", look),), "FreeBSD-base: {}\n", str(keys))
+    with (
+        open_root(str(tmp_path / "base")) as base,
+        open_root(str(tmp_path / "state")) as state,
+        pytest.raises(CommandError),
+    ):
+        installed.install(made, base, state)
+    assert (tmp_path / "base/seen").read_text() == "FreeBSD-base: {}\nfunction: sha256\n"
+    assert list((tmp_path / "state").iterdir()) == []

@@ -46,21 +46,22 @@ def without_ids(lines: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "preset", "jails"), [("directory", "hardened", JAILS), ("archive", "classic", ("x",))]
+    ("kind", "preset", "manage", "jails"),
+    [("directory", "hardened", "session", JAILS), ("archive", "classic", "boot", ("x",))],
 )
 def test_the_script_makes_what_init_makes(
-    freebsd: FreeBSD, kind: str, preset: str, jails: tuple[str, ...]
+    freebsd: FreeBSD, kind: str, preset: str, manage: str, jails: tuple[str, ...]
 ) -> None:
     base = tree_of(freebsd)
     if kind == "archive":
         archive = freebsd.work / "base.txz"
         subprocess.run(["tar", "-cJf", archive, "-C", base, "."], check=True)
         base = str(archive)
-    words = (*jails, "--base", base, "--preset", preset)
+    words = (*jails, "--base", base, "--preset", preset, "--manage", manage)
     text = script(freebsd, *words, lint=True)
     freebsd.does("init", *words)
     expected, expected_mounts = snapshot(freebsd.root), without_ids(mounts(freebsd))
-    assert len(expected_mounts) == 3 * len(jails)
+    assert len(expected_mounts) == (3 if manage == "session" else 7) * len(jails)
     freebsd.does("umount")
     freebsd.root.rename(freebsd.work / "of init")
     freebsd.write("script", text)
