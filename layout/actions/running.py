@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +24,9 @@ def _here() -> Any:
         from layout.actions import running_linux
 
         return running_linux
-    try:
-        return importlib.import_module("layout.actions.running_freebsd")
-    except ModuleNotFoundError:
-        hint = "service jail start NAME, with the jail.conf that layout render prints"
-        raise LayoutError("layout", "FreeBSD", "Linux, where it keeps running jails", hint) from None
+    from layout.actions import running_freebsd
+
+    return running_freebsd
 
 
 def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = None) -> Running:
@@ -64,11 +61,7 @@ def restart(context: Context, plan: JailPlan, tell: Tell, engine: str | None = N
 
 def running(context: Context, plan: JailPlan) -> Running | None:
     """Return how the jail stands as the system says, or None when nothing runs. Raises LayoutError."""
-    try:
-        here = _here()
-    except LayoutError:
-        return None
-    result: Running | None = here.running(context, plan)
+    result: Running | None = _here().running(context, plan)
     return result
 
 
@@ -79,6 +72,15 @@ def execute(context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
     """
     result: int = _here().execute(context, plan, argv)
     return result
+
+
+def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
+    """Return path, what is found and what is expected where a running service has more than it should."""
+    if running_platform() is not Platform.LINUX:  # jail(8) is asked by layout.actions.booting_freebsd
+        return []
+    from layout.actions import running_linux
+
+    return running_linux.drift(context, plan)
 
 
 def leftovers(context: Context, plan: JailPlan) -> bool:

@@ -17,7 +17,7 @@ from layout.core.model import JailPlan
 from layout.core.running import ProcessId, Running, RunRecord
 from layout.host import locks, records
 from layout.host.beneath import Dir
-from layout.host.linux import addresses, enter, launch, logs, procs, readiness, table
+from layout.host.linux import addresses, enter, launch, logs, procs, readiness, standing, table
 
 Tell = Callable[[str], None]
 
@@ -105,6 +105,18 @@ def execute(context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
         name = plan.jail.name
         raise LayoutError(name, "not running", "a running jail", f"layout start {name}")
     return prepare_linux.execute(plan, known, argv)
+
+
+def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
+    """Compare the service's process with the profile; see layout.actions.running."""
+    with context.open() as root, root.open(".layout") as state:
+        record = _read(state, plan.jail.name)
+    known = record.process if record is not None else None
+    daemon = procs.daemon_of(known.pid) if known is not None and procs.lives(known) else None
+    if daemon is None:
+        return []
+    service = plan.jail.settings.service
+    return list(standing.drift(daemon, plan.tables.jail, service.capabilities))
 
 
 def leftovers(context: Context, plan: JailPlan) -> bool:

@@ -10,7 +10,7 @@ from typing import assert_never
 from layout.actions import booting_freebsd, hostfstab, mounting
 from layout.actions.context import Context
 from layout.actions.observe import Is, Observer
-from layout.actions.running import running
+from layout.actions.running import drift, running
 from layout.core import compare, findings
 from layout.core.compare import Live, is_below
 from layout.core.errors import LayoutError
@@ -248,6 +248,9 @@ class _Verifier:
             hint = f"layout stop {name}, or layout recover"
             what = "what is left of a service that ended by itself"
             into.append(warning("S5-service", state.show(path), what, "a service that runs, or none", hint))
+        for where, is_, wanted in drift(self.context, plan) if found is not None else ():
+            hint = f"layout restart {name}; if that does not help, please report it"
+            into.append(error("S3-running", where, is_, wanted, hint))
         for note in found.notes if found is not None and found.grade == "weak" else ():
             hint = "a port from 1024 on, or another engine: docs/reference.md"
             into.append(warning("S3-weak", name, note, "all guarantees from the engine", hint))

@@ -252,3 +252,25 @@ def test_the_ready_check_can_be_a_command_in_the_jail_or_a_socket(yard: Yard) ->
     )
     done = yard.run("start", "a")
     assert "not ready after 1 s: /run/s: no such file or directory" in done.err
+
+
+def test_verify_looks_at_the_process_and_not_at_the_record(yard: Yard) -> None:
+    profile(yard, "default", web(80, more='capabilities = ["net_bind_service"]'))
+    yard.ok("start", "a")
+    pid = str(state(yard)["pid"])  # type: ignore[index]
+    assert yard.verify("a") == [("a", "S3-weak", "warning")]
+    words = ["nsenter", "-t", pid, "-m", "/bin/mount", "-o", "remount,bind,rw,exec", "none", "/s"]
+    subprocess.run(words, check=True, capture_output=True)
+    assert ("a", "S3-running", "error") in yard.verify("a")
+
+
+def test_exec_gives_a_terminal_of_the_jail_to_whoever_has_one(yard: Yard) -> None:
+    yard.ok("start", "a")
+    master, slave = os.openpty()
+    script = "tty; test -t 0 && read line && echo got $line; exit 5"
+    with yard.process("exec", "a", "--", "/bin/sh", "-c", script, stdin=slave) as done:
+        os.close(slave)
+        os.write(master, b"word\n")
+        out, err = done.communicate(timeout=20)
+    os.close(master)
+    assert (done.returncode, out.splitlines(), err) == (5, ["/dev/pts/0", "got word"], "")

@@ -98,16 +98,19 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def status(pid: int) -> dict[str, str]:
+    """Return the fields of proc_pid_status(5); none when the process has ended."""
+    try:
+        text = _read(f"/proc/{pid}/status").decode("ascii", "replace")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {key: value.strip() for key, _, value in pairs}
+
+
 def namespace_pids(pid: int) -> list[int]:
     """Return the numbers of a process in all pid namespaces that it is in, ours first; none when it ended."""
-    try:
-        text = _read(f"/proc/{pid}/status")
-    except OSError:
-        return []
-    for line in text.splitlines():
-        if line.startswith(b"NSpid:"):
-            return [int(word) for word in line.split()[1:]]
-    return []
+    return [int(word) for word in status(pid).get("NSpid", "").split()]
 
 
 def first_of_jail(engine: int) -> int | None:
