@@ -263,19 +263,21 @@ def test_a_line_of_the_hosts_fstab_is_found_before_anything_changes(freebsd: Fre
     assert not freebsd.root.exists()
 
 
-def test_a_mount_without_libxo_will_do_while_no_path_has_a_blank(freebsd: FreeBSD) -> None:
-    freebsd.does("init", "a", "--no-mount", "--base", freebsd.small_base())
-    freebsd.ok("personality set release 13.4-RELEASE")
-    assert freebsd("mount --libxo=json").code != 0
-    freebsd.does("mount", "a")
-    assert freebsd.findings("--quick", "a") == []
-    freebsd.ok("mkdir 'a b'; mount -t tmpfs tmpfs 'a b'")
-    assert "libxo" in freebsd.fails("umount", "a")
-    freebsd.ok(f"umount 'a b'; mount -t nullfs -o rw {freebsd.root}/s/a {freebsd.root}/j/a/t")
-    assert "a name that fits several mounts" in freebsd.fails("umount", "a")
-    freebsd.ok(f"umount {freebsd.root}/j/a/t")
-    freebsd.does("umount", "a")
-    assert str(freebsd.root) not in freebsd.ok("mount")
+def test_a_mount_without_libxo_will_do_while_no_path_has_a_blank(whole: FreeBSD) -> None:
+    whole.does("umount", "a")
+    whole.ok("personality set release 13.4-RELEASE")
+    assert whole("mount --libxo=json").code != 0
+    whole.does("mount", "a")
+    assert whole.findings("--quick", "a") == []
+    whole.ok("mkdir 'a b'; mount -t tmpfs tmpfs 'a b'")
+    assert "libxo" in whole.fails("umount", "a")
+    whole.ok(f"umount 'a b'; mount -t nullfs -o rw {whole.root}/s/a {whole.root}/j/a/t")
+    assert "a name that fits several mounts" in whole.fails("umount", "a")
+    whole.ok(f"umount {whole.root}/j/a/t")
+    whole.does("umount", "a")
+    whole.ok("personality set release 15.0-RELEASE")
+    assert whole.layout_mounts() == []
+    whole.does("mount", "a")
 
 
 def test_a_mount_inside_a_source_is_refused_for_a_nullfs_would_not_show_it(whole: FreeBSD) -> None:
@@ -315,3 +317,13 @@ def test_a_root_with_odd_characters_in_its_name_will_do(freebsd: FreeBSD) -> Non
     assert freebsd.findings("a") == []
     freebsd.does("umount", "a")
     assert freebsd.layout_mounts() == []
+
+
+def test_what_the_hosts_fstab_mounts_at_boot_is_what_layout_would_mount(freebsd: FreeBSD) -> None:
+    freebsd.settle()
+    freebsd.does("init", "a", "--boot", "fstab", "--base", freebsd.small_base())
+    freebsd.does("fstab", "a", "--install")
+    freebsd.ok("reboot")
+    assert freebsd.layout_mounts() == JAIL
+    assert freebsd.findings("a") == []
+    assert "0 mounts mounted" in freebsd.does("mount", "a")
