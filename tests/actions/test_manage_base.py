@@ -218,3 +218,94 @@ def test_words_that_cannot_be_are_refused(yard: Yard) -> None:
     assert yard.run("manage").code == 2
     assert yard.run("manage", "--base", "--sealed", "--", "/bin/true").code == 2
     assert yard.run("base", "merge", "nobody").code == 1
+
+
+KINDS = """
+mkdir -p /etc/k; cd /etc/k
+rm -rf dir-to-link; ln -s ../list dir-to-link
+rm -f file-to-dir; mkdir file-to-dir; echo in >file-to-dir/in
+rm -f link-to-file; echo file >link-to-file
+rm -rf gone used/gone
+echo more >>big
+chmod 600 mode; chown 5:6 mode
+ln -f hard one
+echo odd >"new
+line"
+mkdir -m 2750 fresh; chown 7:8 fresh
+"""
+
+
+def _prepare(top: Path) -> None:
+    """Make etc/k of a skeleton and of the jails made from it."""
+    k = top / "etc/k"
+    (k / "dir-to-link").mkdir(parents=True)
+    (k / "dir-to-link/inside").write_text("x\n")
+    (k / "file-to-dir").write_text("x\n")
+    (k / "link-to-file").symlink_to("big")
+    (k / "gone/deep").mkdir(parents=True)
+    (k / "gone/deep/file").write_text("x\n")
+    (k / "used").mkdir()
+    (k / "used/gone").write_text("x\n")
+    (k / "big").write_text("x" * 3_000_000 + "\n")
+    (k / "mode").write_text("x\n")
+    (k / "hard").write_text("linked\n")
+
+
+def tree(yard: Yard, path: str) -> dict[str, tuple[object, ...]]:
+    top = yard.root / path
+    names = sorted(os.path.relpath(one, top) for one in top.rglob("*"))
+    return {name: entry(yard, f"{path}/{name}") for name in names}
+
+
+def test_every_kind_of_change_arrives(yard: Yard) -> None:
+    for top in ("skel/s", "s/a", "s/b"):
+        _prepare(yard.root / top)
+    (yard.root / "s/b/etc/k/used/mine").write_text("mine\n")
+    (yard.root / "s/b/etc/k/mode").write_text("mine\n")
+    done = session(yard, KINDS)
+    assert done["ok"] is True
+    assert tree(yard, "s/a/etc/k") == tree(yard, "skel/s/etc/k")
+    theirs = tree(yard, "s/b/etc/k")
+    mode, uid, gid, content = theirs.pop("mode")
+    assert (mode, uid, gid, content) == (0o100600, 5, 6, b"mine\n")
+    assert theirs.pop("used/mine")[3] == b"mine\n"
+    assert theirs == {name: one for name, one in tree(yard, "skel/s/etc/k").items() if name != "mode"}
+
+
+def test_a_merge_that_was_interrupted_goes_on(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    from layout.host.beneath import Dir
+
+    session(yard, "echo 6 >>/etc/list; echo x >/etc/one; echo x >/etc/two; exit 1", code=1)
+    real = Dir.replace
+    left = [2]
+
+    def failing(self: Dir, name: str, to: Dir, new_name: str) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, os.strerror(28))
+        real(self, name, to, new_name)
+
+    monkeypatch.setattr(Dir, "replace", failing)
+    done = yard.run("base", "merge", "a")
+    assert (done.code, "no space left" in done.err) == (1, True)
+    assert not [name for name in os.listdir(yard.root / "s") if name.startswith(".new-")]
+    monkeypatch.setattr(Dir, "replace", real)
+    assert yard.run("base", "merge", "a").code == 0
+    for name in ("list", "one", "two"):
+        assert entry(yard, f"s/a/etc/{name}") == entry(yard, f"skel/s/etc/{name}")
+
+
+def test_a_jail_that_was_destroyed_meanwhile_is_waited_for_no_longer(yard: Yard) -> None:
+    session(yard, "echo 6 >>/etc/list; exit 1", code=1)
+    yard.ok("destroy", "a")
+    done = yard.run("base", "merge")
+    assert (done.code, "a: " in done.err) == (0, False)
+    assert not list((yard.root / ".layout/merge").iterdir())
+
+
+def test_a_jail_made_after_the_session_has_nothing_to_merge(yard: Yard) -> None:
+    session(yard, "echo 6 >>/etc/list; exit 1", code=1)
+    yard.ok("init", "--no-mount", "c")
+    assert (yard.root / "s/c/etc/list").read_text().endswith("6\n")
+    done = json.loads(yard.run("--json", "base", "merge").out)
+    assert sorted(done["jails"]) == ["a", "b"]
