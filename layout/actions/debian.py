@@ -170,6 +170,11 @@ def cached(context: Context) -> dict[str, BuiltRecord]:
 def _place(context: Context, inputs: Inputs, output: str | None) -> tuple[str, str]:
     if output is None:
         return cache_path(context), f"debian-{inputs.suite}-{inputs.key()}.tar.zst"
+    return output_place(output)
+
+
+def output_place(output: str) -> tuple[str, str]:
+    """Return directory and name of an archive that is to be written. Raises UsageError."""
     head, _, name = hostfiles.absolute(output).rpartition("/")
     if not name.endswith(".tar.zst"):
         raise UsageError("--output", repr(output), "the name of a file that ends in .tar.zst")

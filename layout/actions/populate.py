@@ -250,10 +250,7 @@ def _fill(base: Dir, state: Dir, source: str, platform: Platform, kind: str, tel
             with open_root(hostfiles.canonical(source)) as tree:
                 return _fill_from_items(base, read_tree(tree, left_out), left_out, source, platform, tell)
         case _:
-            from layout.host.closure import host_base
-
-            made = host_base(platform)
-            items = sorted(_host_items(made.items), key=lambda item: item.path.split("/"))
+            items = host_items(platform)
             return _fill_from_items(base, items, Counter(), source, platform, tell, len(items))
 
 
@@ -302,6 +299,13 @@ def _fill_from_items(
         setuid=setuid,
     )
     return _Filled(record, known, written.flags)
+
+
+def host_items(platform: Platform) -> list[Item]:
+    """Return the small base made of the host's own programs, parents first."""
+    from layout.host.closure import host_base
+
+    return sorted(_host_items(host_base(platform).items), key=lambda item: item.path.split("/"))
 
 
 def _host_items(items: Iterable[closure.BaseItem]) -> Iterator[Item]:

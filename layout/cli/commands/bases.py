@@ -58,6 +58,41 @@ def build_debian(
     found.output.note(f"layout init --base {done.path} NAME makes jails from it")
 
 
+Target = Annotated[str, typer.Option("--output", help="FILE.tar.zst, which does not exist yet.")]
+
+
+@build.command("directory")
+def build_directory(
+    ctx: typer.Context,
+    directory: Annotated[str, typer.Argument(help="A root file system.", show_default=False)],
+    output: Target,
+) -> None:
+    """Pack a directory, checked as init checks it."""
+    _pack(ctx, directory, output)
+
+
+@build.command("host")
+def build_host(ctx: typer.Context, output: Target) -> None:
+    """Pack the small base made of the host's own programs."""
+    _pack(ctx, "host", output)
+
+
+def _pack(ctx: typer.Context, source: str, output: str) -> None:
+    from layout.actions.packing import pack_source
+
+    found = globals_of(ctx)
+    need_root(found, userns=False)
+    done = pack_source(found.context(), source, output, found.output.tell)
+    if found.output.json:
+        found.output.document(done)
+        return
+    left_out = ", ".join(f"{count} x {kind}" for kind, count in sorted(done.left_out.items()))
+    found.output.result(
+        f"{done.path}  {done.entries} entries, {done.bytes / 1e6:.1f} MB"
+        + (f"; left out: {left_out}" if left_out else "")
+    )
+
+
 @bases.command("list")
 def base_list(ctx: typer.Context) -> None:
     """Print the base of ROOT with where it came from, and the archives in the cache."""

@@ -255,6 +255,14 @@ class Dir:
                     count += 1
         return count
 
+    def create(self, name: str, mode: int) -> int:
+        """Return a descriptor of a new file here, for writing. Raises FileExistsError, OSError."""
+        fd = os.open(
+            name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.fd
+        )
+        os.fchmod(fd, mode)
+        return fd
+
     def scratch(self) -> int:
         """Return a descriptor of a new file here that has no name and goes when it is closed."""
         if hasattr(os, "O_TMPFILE"):
