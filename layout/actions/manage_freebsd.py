@@ -34,6 +34,8 @@ _GUARDS = ("nosuid", "noexec", "nosymfollow")
 """What a session's t always has: its content is the jail's, and the session belongs to root."""
 _SEALED = ("rw", "nosuid", "mode=755", "size=512m")
 _TEMPORARY = ("rw", "nosuid", "mode=1777", "size=1g")
+_NAMED = 4
+"""Devices that a note names."""
 _PATIENCE = 20
 """Tries, with a pause of so many seconds between them, for mounts that are busy without a jail in them."""
 _PAUSE = 0.1
@@ -80,6 +82,8 @@ def run(
     else:
         temporary, private = "/root", ""
         notes.append(f"{view}/t: mounted without nosymfollow, so /tmp is the jail's own; TMPDIR is /root")
+    if standing and not chroot:
+        notes += _shown(f"{view}/dev")
     with session.held_signals(), _mounted(state, name, tree, "" if sealed else private):
         if sealed:
             with root.open("skel/t") as origin, open_root(f"{view}/t") as fresh:
@@ -147,6 +151,19 @@ def _rulesets(mount: Mount) -> list[int]:
         return []
     words = [word.removeprefix("ruleset=") for word in mount.options if word.startswith("ruleset=")]
     return [int(word) for word in words if word.isdigit() and int(word)]
+
+
+def _shown(dev: str) -> list[str]:
+    """Say which devices of the host a devfs that others mounted shows, if it does."""
+    try:
+        rules = devfs.require(_RULESET, dev)
+    except LayoutError as problem:
+        return [f"{dev}: {problem.found}, so every device may be shown; hint: {problem.hint}"]
+    extra = [node for node in devfs.nodes(dev) if not devfs.is_shown(node, rules)]
+    if not extra:
+        return []
+    more = " and more" if len(extra) > _NAMED else ""
+    return [f"{dev}: shows {', '.join(extra[:_NAMED])}{more}, so the session is not kept from them"]
 
 
 def _guarded(target: str) -> bool:

@@ -301,6 +301,20 @@ def test_a_view_that_is_busy_at_the_end_is_named_and_cleared_later(host: FreeBSD
     host.does("recover")
 
 
+def test_a_session_opens_on_the_oldest_release_too(tmp_path_factory: pytest.TempPathFactory) -> None:
+    host = FreeBSD(tmp_path_factory.mktemp("old").resolve(), "--release", "14.3-RELEASE")
+    try:
+        host.does("init", "a", "--base", host.small_base(), "--manage", "boot", "--preset", "classic")
+        before = host.layout_mounts()
+        done = manage(host, "echo $TMPDIR")
+        assert (done.code, done.out) == (0, "/root\n"), done
+        assert "mounted without nosymfollow, so /tmp is the jail's own" in done.err
+        assert f"{host.root}/manage/a/dev: shows ada0" in done.err
+        assert host.layout_mounts() == before
+    finally:
+        host.close()
+
+
 def test_without_its_devfs_rules_nothing_is_mounted(tmp_path_factory: pytest.TempPathFactory) -> None:
     host = FreeBSD(tmp_path_factory.mktemp("unloaded").resolve(), "--devfs-unloaded")
     try:
@@ -323,6 +337,11 @@ def test_a_pair_that_is_always_mounted_stays(host: FreeBSD) -> None:
     assert host.layout_mounts() == before
     done = manage(host, "echo ran", "--sealed")
     assert "layout umount --manage a first" in done.err
+    killed(host)
+    assert host.layout_mounts() == [*before, ("tmpfs", "manage/a/t/tmp")]
+    assert "layout recover" in host.fails("umount", "a")
+    host.does("recover")
+    assert host.layout_mounts() == before
     host.does("umount", "a")
 
 
