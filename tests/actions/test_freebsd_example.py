@@ -59,3 +59,36 @@ def test_without_its_packages_the_hint_says_how_to_get_them(freebsd: FreeBSD) ->
     assert "no ldap in its /etc/group" in said
     assert "layout manage ldap -- pkg install openldap26-server" in said
     assert not (freebsd.root / "s/ldap/usr-local/etc/openldap").exists()
+
+
+PROGRAMS = {
+    "bind": ("usr/local/sbin/rndc-confgen", "usr/local/bin/named-checkconf"),
+    "ldap": ("usr/local/sbin/slapadd", "usr/sbin/chown"),
+    "heimdal": ("usr/local/sbin/kstash", "usr/local/bin/kadmin"),
+}
+
+
+def test_the_shipped_examples_run_their_commands_in_the_session(freebsd: FreeBSD) -> None:
+    """Each command is found where its profile says, and sees the files in the jail's own places."""
+    base = freebsd.small_base()
+    (base / "etc").mkdir(exist_ok=True)
+    (base / "etc/passwd").write_text("root:*:0:0::/root:/bin/sh\nbind:*:53:53::/:/bin/sh\n")
+    (base / "etc/group").write_text("wheel:*:0:\nbind:*:53:\nldap:*:389:\n")
+    for paths in PROGRAMS.values():
+        for path in paths:
+            program = base / path
+            program.parent.mkdir(parents=True, exist_ok=True)
+            if not program.exists():
+                program.write_text('#!/bin/sh\necho "${0##*/} $*" >>/var/ran\n')
+                program.chmod(0o755)
+    env = base / "usr/bin/env"
+    env.parent.mkdir(parents=True, exist_ok=True)
+    if not env.exists():
+        env.symlink_to("/bin/busybox")
+    freebsd.does("init", "--base", base, "--example", *PROGRAMS)
+    for name, paths in PROGRAMS.items():
+        ran = (freebsd.root / f"t/{name}/var/ran").read_text().splitlines()
+        words = {path.rpartition("/")[2] for path in paths}
+        assert {line.split()[0] for line in ran} == words
+    assert (freebsd.root / "s/bind/usr-local/etc/namedb/named.conf").exists()
+    assert freebsd.told("init", "--example", *PROGRAMS)["changes"] == []
