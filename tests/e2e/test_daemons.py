@@ -166,3 +166,36 @@ def test_a_zone_edited_through_manage_is_served_after_a_reload(jails: Jails, eng
     edit(f"s/( {serial} /( {serial + 1} /; s/192.0.2.7/192.0.2.8/")
     os.kill(jails.json("status")["jails"]["bind"]["running"]["pid"], signal.SIGHUP)
     serves(jails, name, "192.0.2.8")
+
+
+def test_a_package_installed_in_the_base_reaches_every_jail(jails: Jails) -> None:
+    """With the user that it makes, the same number in each, and what an administrator has added kept."""
+    near = Path(os.environ["LAYOUT_DEBIAN_BASE"]).parents
+    debs = [file for directory in near for file in directory.glob("debs/*.deb")]
+    if not debs:
+        pytest.skip("no package beside the base (.ci/base)")
+    jails.ok("start", "bind")
+    jails.ok("manage", "ldap", "--", "sh", "-c", "echo site:x:4242: >>/etc/group")
+    install = "cat >/tmp/new.deb && apt-get install -y -qq --no-install-recommends /tmp/new.deb"
+    package = debs[0].read_bytes().decode("utf-8", "surrogateescape")
+    done = jails.run("manage", "--base", "--", "/bin/sh", "-c", install, stdin=package)
+    assert done.code == 0, done.err + done.out
+    lines = set()
+    for name in NAMES:
+        found = [
+            line
+            for line in (jails.root / f"s/{name}/etc/passwd").read_text().splitlines()
+            if line.startswith("uuidd:")
+        ]
+        assert len(found) == 1
+        lines.update(found)
+    assert len(lines) == 1
+    assert "site:x:4242:\n" in (jails.root / "s/ldap/etc/group").read_text()
+    assert "uuidd:x:" in (jails.root / "s/ldap/etc/group").read_text()
+    # The jail that runs has it at once, and still cannot change it.
+    assert "uuidd" in jails.ok("exec", "bind", "--", "uuidd", "--version")
+    assert "ii  uuid-runtime" in jails.ok("exec", "bind", "--", "dpkg", "-l", "uuid-runtime")
+    assert dig(jails, "kdc.example.test") == ADDRESSES["heimdal"]
+    assert jails.json("base", "verify")["counts"]["errors"] == 0
+    jails.verified()
+    jails.ok("stop", "bind")
