@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from layout.actions import merging
 from layout.actions.context import Context
 from layout.actions.manage import path_of_s
 from layout.actions.populate import MANIFEST, SKELETON, skeleton_entries
 from layout.core import findings, mtree
 from layout.core.errors import LayoutError
-from layout.core.findings import Finding, Report, error
+from layout.core.findings import Finding, Report, error, warning
 from layout.core.mtree import ManifestEntry
 from layout.host import records
 from layout.host.beneath import Dir, open_root
@@ -24,6 +25,7 @@ from layout.host.records import BASE_RECORD, BaseRecord, SetuidRecord
 Tell = Callable[[str, int, int], None]
 
 _SPECIAL = "S9-special"
+_PENDING = "S9-pending"
 _LARGEST = 1 << 30
 _TREES = ((MANIFEST, "j/mroot"), (SKELETON, "skel"))
 _UPDATE = "layout base verify --update writes one of what is there now, once you trust it"
@@ -89,11 +91,27 @@ def verify_base(context: Context, tell: Tell, *, update: bool = False) -> Verifi
                 error(_SPECIAL, f"{top}/{below}", f"a {kind}", "none in a base", f"rm {top}/{below}")
                 for below, kind in special
             ]
+        found += _behind(context, state)
         if update:
             _refuse_unacceptable(found)
             for manifest, entries in fresh.items():
                 write_manifest(state, manifest, entries)
     return Verified(findings.report(found, {}, checks), size, list(fresh) if update else [])
+
+
+def _behind(context: Context, state: Dir) -> list[Finding]:
+    """Return the jails that do not have what the last sessions in the base changed."""
+    found = "as an older skeleton made it"
+    return [
+        warning(
+            _PENDING,
+            f"{context.site.root}/s/{jail}",
+            found,
+            "the changes of the base merged",
+            f"layout base merge {jail}",
+        )
+        for jail in sorted(merging.pending(state))
+    ]
 
 
 def _refuse_unacceptable(found: list[Finding]) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from layout.actions.bases import Tell
 from layout.actions.manage import path_of_s
+from layout.actions.populate import Tell
 from layout.core import mtree
 from layout.core.errors import LayoutError, printable
 from layout.core.merge import Change, Conflict, Side, Tree, merge, seeds

@@ -142,6 +142,9 @@ def test_a_command_that_failed_changes_no_jail_until_told(yard: Yard) -> None:
     done = session(yard, "echo 6 >>/etc/list; exit 3", code=3)
     assert (done["jails"], done["pending"]) == ({}, ["a", "b"])
     assert (yard.root / "s/a/etc/list").read_text() == "1\n2\n3\n4\n5\n"
+    report = json.loads(yard.run("--json", "base", "verify").out)
+    waiting = [(f["code"], Path(f["path"]).name) for f in report["host"]["findings"]]
+    assert (report["ok"], waiting) == (True, [("S9-pending", "a"), ("S9-pending", "b")])
     assert yard.run("base", "merge", "b").code == 0
     assert (yard.root / "s/b/etc/list").read_text().endswith("6\n")
     assert (yard.root / "s/a/etc/list").read_text() == "1\n2\n3\n4\n5\n"
