@@ -15,7 +15,7 @@ from layout.core.model import Boot, JailPlan, Manage, Mount
 from layout.core.plan import LINKS, host_files
 from layout.core.running import Running
 from layout.host import hostfiles, locks, table
-from layout.host.freebsd import devfs, holders, jails, readiness
+from layout.host.freebsd import devfs, holders, jails, readiness, session
 from layout.host.freebsd.jails import Prison
 
 Tell = Callable[[str], None]
@@ -168,11 +168,17 @@ def running(context: Context, plan: JailPlan) -> Running | None:
 
 
 def execute(context: Context, plan: JailPlan, argv: Sequence[str]) -> int:
-    """Run a command in the running jail as its root; return its exit status. Raises LayoutError."""
+    """Run a command in the running jail as its root; return its exit status.
+
+    On a terminal of its own, for the jail could type on one that it shares with the host. Raises LayoutError,
+    UsageError for a descriptor 0, 1 or 2 that a jail must not have.
+    """
     name = plan.jail.name
     if _own(context, plan) is None:
         raise LayoutError(name, "not running", "a running jail", f"layout start {name}")
-    return jails.entered(name, argv)
+    inside = session.Session(name, _root(context, plan), tuple(argv), jail=name)
+    with session.held_signals():
+        return session.run_session(inside)
 
 
 # --- looking ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import msgspec
 from layout.core import jailconf
 from layout.core.errors import LayoutError
 from layout.core.model import Site
-from layout.host.run import Done, require, run
+from layout.host.run import Done, run
 
 OLDEST = 14
 """The first major release whose rc.d/jail and jail(8) read what layout writes."""
@@ -136,19 +136,3 @@ def processes(name: str) -> list[int]:
     # 1: none; 2: no such jail, which then has none either.
     done = run("pgrep", "-j", name, ".", ok=(0, 1, 2))
     return sorted(int(word) for word in done.stdout.split() if word.isdigit())
-
-
-def entered(name: str, argv: Sequence[str]) -> int:
-    """Run a command in a jail with this process's own input and output; return its exit status.
-
-    128 and its number for a signal, as a shell shows it. Raises LayoutError.
-    """
-    program = require("jexec", "FreeBSD's base system")
-    child = os.fork()
-    if child == 0:
-        try:
-            os.execv(program, ["jexec", "-l", name, *argv])  # noqa: S606 - running a command is the purpose
-        finally:
-            os._exit(127)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code if code >= 0 else 128 - code

@@ -51,6 +51,7 @@ class Session:
     mounted. `command` is the program with its arguments, or nothing for a shell. `network`: with the host's
     addresses, else with none. `chroot`: by chroot(8), without a jail. `ruleset` is the devfs ruleset that
     the jail is held to. `environment` holds variables besides those of `variables`, or in their place.
+    `jail`: one that runs already, and is entered as it is, in place of one that is made for the session.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Session:
     chroot: bool = False
     ruleset: int = 4
     environment: Mapping[str, str] = field(default_factory=dict)
+    jail: str = ""
 
 
 @contextlib.contextmanager
@@ -103,6 +105,11 @@ def remove(jail: str) -> None:
 def variables(session: Session, terminal: str | None) -> dict[str, str]:
     """Return all variables of the command; `terminal` is the host's TERM."""
     usable = terminal is not None and re.fullmatch(r"[A-Za-z0-9._+-]{1,64}", terminal)
+    marks = {
+        "LAYOUT_MANAGE": session.name,
+        # sh(1) of FreeBSD expands \w, and no variable, in a prompt.
+        "PS1": f"[manage:{session.name}] \\w # ",
+    }
     return {
         "PATH": PATH,
         "HOME": "/root",
@@ -111,9 +118,7 @@ def variables(session: Session, terminal: str | None) -> dict[str, str]:
         "SHELL": "/bin/sh",
         "TERM": terminal if terminal is not None and usable else "dumb",
         "LANG": "C.UTF-8",
-        "LAYOUT_MANAGE": session.name,
-        # sh(1) of FreeBSD expands \w, and no variable, in a prompt.
-        "PS1": f"[manage:{session.name}] \\w # ",
+        **({} if session.jail else marks),
         **session.environment,
     }
 
@@ -145,7 +150,7 @@ def run_session(session: Session) -> int:
             terminals.join(master)
         # It goes before the terminal is put back, whatever happens. A chroot holds nothing together.
         jail = stack.enter_context(contextlib.ExitStack())
-        if not session.chroot:
+        if not session.chroot and not session.jail:
             jail.callback(remove, jail_name(session.name))
             _create(session)
         pid = fork(lambda: _become(session, words, standard, slave))
@@ -185,7 +190,10 @@ def _words(session: Session) -> list[str]:
     if session.chroot:
         enter = [require("chroot", "the base system"), session.mountpoint]
     else:
-        enter = [require("jexec", "the base system"), jail_name(session.name)]
+        enter = [require("jexec", "the base system"), session.jail or jail_name(session.name)]
+    if session.jail and session.command:
+        # It may have no shell.
+        return [*enter, *session.command]
     if not session.command:
         return [*enter, "/bin/sh"]
     return [*enter, "/bin/sh", "-c", 'exec "$@"', "sh", *session.command]
