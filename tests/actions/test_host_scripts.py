@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.freebsd_host import SHIM, FreeBSD, _freebsd  # noqa: F401
 from tests.personality.host import Host, _host  # noqa: F401
 
 pytestmark = pytest.mark.box
@@ -198,3 +200,39 @@ def test_periodic_has_its_period_and_says_when_layout_is_gone(host: Host) -> Non
     host.ok("echo security_status_layout_period=daily >>/etc/periodic.conf; rm prefix/bin/layout")
     status, said = periodic(host)
     assert (status, "is not there" in said) == (2, True)
+
+
+REAL = """\
+#!/bin/sh
+unset LAYOUT_ROOT LAYOUT_CONFIG
+export PYTHONPATH={shim}:{repository} LC_ALL=C.UTF-8
+exec {python} -m layout "$@"
+"""
+
+
+def test_layout_itself_mounts_and_verifies_when_the_host_boots(freebsd: FreeBSD) -> None:
+    host, root = freebsd, freebsd.root
+    root.mkdir(mode=0o700)
+    real = REAL.format(shim=SHIM, repository=SHARE.parents[1], python=sys.executable)
+    host.write("prefix/bin/layout", real)
+    for name in ("layout", "layout_verify"):
+        text = (SHARE / "rc.d" / f"{name}.in").read_text().replace("%%PREFIX%%", f"{host.work}/prefix")
+        host.write(name, text.replace("%%FLAGS%%", f"--root {root}"))
+    host.ok("chmod 755 prefix/bin/layout; install -m 755 layout layout_verify /usr/local/etc/rc.d/")
+    host.does("init", "bind", "--profile", "default", "--base", host.small_base(), "--boot", "none")
+    host.ok("sysrc layout_enable=YES layout_mount=bind; service devfs restart")
+
+    done = host("reboot")
+    assert (done.code, "WARNING" in done.err) == (0, False), done
+    assert [target for _, target in host.layout_mounts()] == ["j/bind", "j/bind/s", "j/bind/t"]
+    assert host.findings() == []
+
+    # Whatever is wrong with one jail, the boot ends, and the console says it.
+    host.ok(f"mv {root}/s/bind/etc {root}/s/bind/gone; sysrc layout_mount='bind other'")
+    done = host("reboot")
+    assert (done.code, "rc: done" in done.out) == (0, True), done
+    assert "WARNING: other: not mounted: layout: other: found no such jail" in done.err
+    assert f"WARNING:   error S5-missing {root}/s/bind/etc" in done.err
+    assert [target for _, target in host.layout_mounts()] == ["j/bind", "j/bind/s", "j/bind/t"]
+    host.ok("sysrc layout_mount=bind; service layout stop")
+    assert host.layout_mounts() == []

@@ -52,8 +52,10 @@ _OPTIONS = {
     "--root": Value.DIRECTORY,
     "--config": Value.FILE,
     "--file": Value.FILE,
+    "--output": Value.FILE,
     "--base": Value.FILE,
 }
+_PLACES = {"files": Value.FILE, "directory": Value.DIRECTORY}
 _ARGUMENTS = {
     ("init", "names"): Value.PROFILE,  # a new jail is named like its profile
     ("plan", "names"): Value.PROFILE,
@@ -86,7 +88,7 @@ def _command(name: str, command: Any) -> Command:
             for choice in getattr(one.type, "choices", ())
         )
         if one.param_type_name == "argument":
-            plain = Value.FILE if one.name == "files" else Value.JAIL if "name" in one.name else Value.ANY
+            plain = _PLACES.get(one.name, Value.JAIL if "name" in one.name else Value.ANY)
             kind = Value.CHOICE if choices else _ARGUMENTS.get((name, one.name), plain)
             arguments.append(Argument(kind, choices, one.nargs != 1))
             continue

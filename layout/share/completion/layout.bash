@@ -15,7 +15,7 @@ _layout()
             ;;
         -*)
             case "$command ${COMP_WORDS[i]}" in
-            'base build debian --suite' | 'base build debian --packages' | 'base build debian --profiles' | 'base build debian --output' | 'base build debian --mirror' | 'base build debian --variant' | 'fstab --platform' | 'fstab --preset' | 'fstab --manage' | 'fstab --file' | 'init --profile' | 'init --base' | 'init --platform' | 'init --preset' | 'init --manage' | 'init --boot' | 'plan --profile' | 'plan --base' | 'plan --platform' | 'plan --preset' | 'plan --manage' | 'plan --boot' | 'render --platform' | 'render --preset' | 'render --manage' | 'restart --engine' | 'start --engine') i=$((i + 1)) ;;
+            'base build debian --suite' | 'base build debian --packages' | 'base build debian --profiles' | 'base build debian --output' | 'base build debian --mirror' | 'base build debian --variant' | 'base build directory --output' | 'base build host --output' | 'fstab --platform' | 'fstab --preset' | 'fstab --manage' | 'fstab --file' | 'init --profile' | 'init --base' | 'init --platform' | 'init --preset' | 'init --manage' | 'init --boot' | 'plan --profile' | 'plan --base' | 'plan --platform' | 'plan --preset' | 'plan --manage' | 'plan --boot' | 'render --platform' | 'render --preset' | 'render --manage' | 'restart --engine' | 'start --engine') i=$((i + 1)) ;;
             esac
             ;;
         *)
@@ -33,9 +33,11 @@ _layout()
     'base build debian --suite') kind='any' ;;
     'base build debian --packages') kind='any' ;;
     'base build debian --profiles') kind='any' ;;
-    'base build debian --output') kind='any' ;;
+    'base build debian --output') kind='file' ;;
     'base build debian --mirror') kind='any' ;;
     'base build debian --variant') kind='any' ;;
+    'base build directory --output') kind='file' ;;
+    'base build host --output') kind='file' ;;
     'fstab --platform') kind='choice' words='freebsd linux' ;;
     'fstab --preset') kind='choice' words='classic hardened' ;;
     'fstab --manage') kind='choice' words='session boot' ;;
@@ -60,6 +62,8 @@ _layout()
     esac
     case ${kind:-$command} in
     'base build debian') options='--suite --packages --profiles --output --mirror --variant --fresh' ;;
+    'base build directory') options='--output' ;;
+    'base build host') options='--output' ;;
     'base verify') options='--update' ;;
     'fstab') options='--platform --preset --manage --install --remove --force --file' ;;
     'init') options='--profile --base --platform --preset --manage --boot --no-mount --example --dry-run -n --userns' ;;
@@ -75,8 +79,9 @@ _layout()
     case ${kind:-"$command $count"} in
     ' '[0-9]*) kind='choice' words='base completion destroy exec fstab init manage mount plan profile recover render restart show start status stop umount verify' ;;
     'base '[0-9]*) kind='choice' words='build list merge verify' ;;
-    'base build '[0-9]*) kind='choice' words='debian' ;;
+    'base build '[0-9]*) kind='choice' words='debian directory host' ;;
     'profile '[0-9]*) kind='choice' words='check list schema show' ;;
+    'base build directory 0') kind='directory' ;;
     'base merge '*) kind='jail' ;;
     'completion 0') kind='choice' words='bash zsh fish' ;;
     'destroy 0') kind='jail' ;;
