@@ -14,7 +14,6 @@ from layout.actions.context import Context
 from layout.core import accounts, units
 from layout.core.errors import LayoutError, UsageError
 from layout.core.model import JailPlan
-from layout.core.running import ProcessId
 from layout.core.service import Network, Service, address_of
 from layout.host import run
 from layout.host.beneath import Dir
@@ -87,7 +86,7 @@ def decide(context: Context, root: Dir, plan: JailPlan, engine: str | None) -> D
         if name.upper() not in process.CAPABILITIES:
             raise UsageError(f"profile {jail.profile}", f"capability {name!r}", "a name of capabilities(7)")
     chosen, program = _engine(engine or service.engine)
-    _refuse_taken_ports(jail.name, service, jail.settings.network)
+    refuse_taken_ports(jail.name, service, jail.settings.network)
     command, capabilities = _as_user(root, jail.name, service)
     shift, notes = user_namespace(context, plan, capabilities)
     network = jail.settings.network
@@ -115,7 +114,7 @@ def _engine(wanted: str) -> tuple[str, str]:
         if wanted == "auto" and path is not None:
             return name, path
     if wanted != "auto":
-        raise UsageError("engine", repr(wanted), f"one of: auto, {', '.join(ENGINES)}")
+        raise UsageError("engine", repr(wanted), f"one of: auto, {', '.join(ENGINES)}, unit")
     packages = " or ".join(module.PACKAGE for module in ENGINES.values())
     programs = " or ".join(module.PROGRAM for module in ENGINES.values())
     raise LayoutError(programs, "no such program", "an engine that keeps the jail", f"install {packages}")
@@ -175,7 +174,7 @@ def directories(root: Dir, name: str, service: Service) -> tuple[units.RunDirect
     )
 
 
-def _refuse_taken_ports(name: str, service: Service, network: Network) -> None:
+def refuse_taken_ports(name: str, service: Service, network: Network) -> None:
     """Make sure that nobody listens where the service will. Raises LayoutError that says who."""
     if network.ip4 == ("disable",) and network.ip6 == ("disable",):
         return
@@ -255,18 +254,18 @@ def namespace(decided: Decided) -> Iterator[int]:
         os.close(fd)
 
 
-def execute(plan: JailPlan, engine: ProcessId, argv: tuple[str, ...]) -> int:
-    """Run a command in the jail that an engine keeps; return its exit status. Raises LayoutError."""
+def execute(plan: JailPlan, inside: int | None, argv: tuple[str, ...]) -> int:
+    """Run a command in the jail that a process is in; return its exit status. Raises LayoutError."""
     service = plan.jail.settings.service
     pairs = (setting.partition("=") for setting in service.environment)
     more = ("setuid", "setgid") if service.user else ()
     keep = tuple(dict.fromkeys(name.upper() for name in (*service.capabilities, *more)))
     environment = {name: value for name, _, value in pairs}
-    with enter.entry(plan.jail.name, engine.pid, argv, keep, environment) as entry:
+    with enter.entry(plan.jail.name, inside, argv, keep, environment) as entry:
         return session.run(entry)
 
 
-def run_inside(plan: JailPlan, engine: ProcessId, argv: tuple[str, ...], seconds: float) -> int:
+def run_inside(plan: JailPlan, inside: int | None, argv: tuple[str, ...], seconds: float) -> int:
     """Run a command as `execute`, its output to nowhere, for so many seconds at most."""
     with enter.in_silence(seconds):
-        return execute(plan, engine, argv)
+        return execute(plan, inside, argv)

@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterator
 
 from msgspec import structs
 
-from layout.actions import mounting, prepare_linux
+from layout.actions import mounting, prepare_linux, running_unit
 from layout.actions.context import Context
 from layout.core.compare import Live
 from layout.core.errors import LayoutError, UsageError
 from layout.core.model import JailPlan
 from layout.core.running import ProcessId, Running, RunRecord
+from layout.core.units import unit_name
 from layout.host import locks, records
 from layout.host.beneath import Dir
-from layout.host.linux import addresses, enter, launch, logs, procs, readiness, standing, table
+from layout.host.linux import addresses, enter, launch, logs, procs, readiness, standing, systemd, table
 
 Tell = Callable[[str], None]
 
@@ -44,6 +45,8 @@ def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = Non
                 tell(f"{name}: already running, process {found.pid}")
                 return found
             _take_away(context, state, plan, record)
+        if (engine or plan.jail.settings.service.engine) == "unit":
+            return _start_unit(context, state, plan)
         spec = prepare_linux.decide(context, root, plan, engine)
         network = plan.jail.settings.network
         # What will have to be taken away again is written down before it is there.
@@ -66,6 +69,34 @@ def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = Non
             _take_away(context, state, plan, _read(state, name) or record)
             raise
         return found
+
+
+def _start_unit(context: Context, state: Dir, plan: JailPlan) -> Running:
+    """Let systemd keep the jail."""
+    name, settings = plan.jail.name, plan.jail.settings
+    systemd.require_booted()
+    prepare_linux.refuse_taken_ports(name, settings.service, settings.network)
+    record = RunRecord(
+        "unit",
+        "weak",
+        records.now(),
+        mounted=not _is_mounted(plan),
+        unit=unit_name(name),
+        notes=(running_unit.NOTE,),
+    )
+    _write(state, name, record)
+    try:
+        with context.locked():
+            mounting.mount(context.site, [plan])
+        running_unit.launch(context, plan)
+        found = _look(context, record, plan)
+        if found is None:
+            raise LayoutError(name, "a service that ended at once", "one that goes on")
+    except BaseException:
+        running_unit.end(record)
+        _take_away(context, state, plan, record)
+        raise
+    return found
 
 
 def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
@@ -100,11 +131,12 @@ def execute(context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
     """Run a command in the running jail; see layout.actions.running."""
     with context.open() as root, root.open(".layout") as state:
         record = _read(state, plan.jail.name)
-    known = record.process if record is not None else None
-    if known is None or not procs.lives(known):
+    found = _look(context, record, plan) if record is not None else None
+    if record is None or found is None:
         name = plan.jail.name
         raise LayoutError(name, "not running", "a running jail", f"layout start {name}")
-    return prepare_linux.execute(plan, known, argv)
+    inside = found.pid if record.process is None else procs.first_of_jail(record.process.pid)
+    return prepare_linux.execute(plan, inside, argv)
 
 
 def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
@@ -165,6 +197,8 @@ def _is_mounted(plan: JailPlan) -> bool:
 
 def _look(context: Context, record: RunRecord, plan: JailPlan) -> Running | None:
     """Return how a jail stands, from its engine's process."""
+    if record.unit:
+        return running_unit.look(plan, record)
     known = record.process
     if known is None or not procs.lives(known):
         return None
@@ -245,7 +279,9 @@ def _wait_until_ready(
                 problem = readiness.problem(
                     ready,
                     pid,
-                    lambda argv: prepare_linux.run_inside(plan, engine, argv, deadline - time.monotonic()),
+                    lambda argv: prepare_linux.run_inside(
+                        plan, procs.first_of_jail(engine.pid), argv, deadline - time.monotonic()
+                    ),
                 )
                 if problem is None:
                     return
@@ -274,6 +310,9 @@ def _last_words(state: Dir, name: str, begin: int) -> str:
 
 def _end(record: RunRecord, plan: JailPlan, number: signal.Signals) -> bool:
     """End what the engine keeps, and with the engine's process everything; False when it had to be killed."""
+    if record.unit:
+        running_unit.end(record)
+        return True
     known = record.process
     if known is None:
         return True
@@ -302,6 +341,8 @@ def _take_away(
     """Unmount what `start` mounted, and forget the run. Raises LayoutError that names who holds a mount."""
     if record.process is not None and procs.lives(record.process):
         raise UsageError(plan.jail.name, "still running", "a service that has ended")
+    if record.unit:
+        systemd.remove(record.unit)
     if record.engine in prepare_linux.ENGINES and record.process is not None:
         prepare_linux.ENGINES[record.engine].tidy(plan.jail.name, plan.tables.jail[0].target)
     addresses.remove(record.addresses)

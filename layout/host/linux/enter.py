@@ -186,15 +186,15 @@ def _forbid(first: int, paths: tuple[str, ...]) -> int:
 @contextlib.contextmanager
 def entry(
     name: str,
-    engine: int,
+    process_inside: int | None,
     command: tuple[str, ...],
     keep: tuple[str, ...],
     environment: Mapping[str, str],
 ) -> Iterator[Entry]:
-    """Open the jail that process `engine` keeps. Raises LayoutError when it is gone."""
+    """Open the jail that a process is in, its process 1 if it has one. Raises LayoutError when it is gone."""
     with contextlib.ExitStack() as stack:
         try:
-            first = procs.first_of_jail(engine)
+            first = process_inside
             if first is None:
                 raise ProcessLookupError(3, "no such process")
             target = os.pidfd_open(first)
