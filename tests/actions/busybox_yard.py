@@ -122,6 +122,14 @@ def processes() -> set[int]:
     return found
 
 
+def command_of(pid: int) -> str:
+    """Return the words of a process; none when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except OSError:
+        return ""
+
+
 def eventually(true: object, seconds: float = 5) -> bool:
     """Say whether something comes true in time."""
     end = time.monotonic() + seconds

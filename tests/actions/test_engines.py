@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from busybox_yard import BUSYBOX, busybox_yard, eventually, fetch, processes, profile, web
+from busybox_yard import BUSYBOX, busybox_yard, command_of, eventually, fetch, processes, profile, web
 from yard import Yard
 
 from layout.host.linux.process import CAPABILITIES
@@ -156,7 +156,7 @@ def test_a_killed_engine_takes_everything_along(yard: Yard, engine: str) -> None
     yard.ok("start", "a", "--engine", engine)
     assert fetch(8080).endswith("hello\n")
     with yard.process("exec", "a", "--", "/bin/sleep", "99", stdin=subprocess.DEVNULL) as inside:
-        assert eventually(lambda: "sleep" in run(yard, "/bin/ps").stdout)
+        assert eventually(lambda: any(command_of(pid) == "/bin/sleep 99" for pid in processes() - before))
         record = (yard.root / ".layout/run/a.toml").read_text(encoding="utf-8")
         os.kill(int(record.partition("pid = ")[2].split()[0]), signal.SIGKILL)
         assert inside.wait(10) == 128 + signal.SIGKILL
@@ -180,3 +180,23 @@ def test_an_engine_that_is_not_there_is_named_with_its_package(
         done = yard.run("start", "a", "--engine", word)
         assert done.code == 1
         assert f"install {package}" in done.err
+
+
+@each_engine
+def test_no_descriptor_of_the_host_is_open_in_a_jail(yard: Yard, engine: str) -> None:
+    profile(yard, "default", SERVICES["weak"])
+    fd = os.open(yard.root / "j/mroot", os.O_RDONLY)
+    try:
+        with yard.process("start", "a", "--engine", engine, pass_fds=(fd,)) as starting:
+            assert starting.wait(30) == 0
+        words = ("exec", "a", "--", "/bin/sh", "-c", "echo /proc/self/fd/*")
+        with yard.process(*words, stdin=subprocess.DEVNULL, pass_fds=(fd,)) as done:
+            out, _ = done.communicate(timeout=30)
+        assert f"/proc/self/fd/{fd} " not in f"{out.strip()} "
+        log = str(yard.root / ".layout/log/a.log")
+        for pid in processes():
+            if "/bin/httpd -f" in command_of(pid):
+                links = {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
+                assert {link for link in links if link.startswith(str(yard.top))} <= {log}
+    finally:
+        os.close(fd)
