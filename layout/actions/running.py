@@ -101,3 +101,22 @@ def require_stopped(context: Context, plan: JailPlan, what: str) -> None:
     if found is not None:
         who = f"running, process {found.pid}" if found.pid else "running"
         raise LayoutError(plan.jail.name, who, what, f"layout stop {plan.jail.name}")
+
+
+def dependents_first(plans: list[JailPlan]) -> list[JailPlan]:
+    """Order jails so that each stops before those that it depends on (jail.depend); a loop is cut."""
+    ordered: list[JailPlan] = []
+    seen: set[str] = set()
+
+    def visit(plan: JailPlan) -> None:
+        if plan.jail.name in seen:
+            return
+        seen.add(plan.jail.name)
+        for other in plans:
+            if plan.jail.name in other.jail.settings.jail.depend:
+                visit(other)
+        ordered.append(plan)
+
+    for plan in plans:
+        visit(plan)
+    return ordered

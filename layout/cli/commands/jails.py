@@ -75,7 +75,7 @@ def stop(ctx: typer.Context, names: NewNames) -> None:
     from layout.actions import running
 
     found = globals_of(ctx)
-    done = _each(found, names, running.stop, _say_stopped)
+    done = _each(found, names, running.stop, _say_stopped, running.dependents_first)
     if found.output.json:
         found.output.document({"ok": True, "stopped": [name for name, ran in done.items() if ran]})
 
@@ -90,13 +90,14 @@ def _each(
     names: list[str],
     work: Callable[[Context, JailPlan, Callable[[str], None]], T],
     say: Callable[[Globals, str, T], None],
+    order: Callable[[list[JailPlan]], list[JailPlan]] = list,
 ) -> dict[str, T]:
     """Work on jails one after the other; one that fails does not keep the others from their turn."""
     need_root(found, userns=False)
     context = found.context()
     done: dict[str, T] = {}
     failed: list[LayoutError] = []
-    for plan in context.jails(names):
+    for plan in order(context.jails(names)):
         try:
             done[plan.jail.name] = result = work(context, plan, found.output.note)
         except LayoutError as error:
