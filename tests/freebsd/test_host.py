@@ -44,8 +44,7 @@ def _scripts(place: Path) -> Path:
 def test_ruleset_4_is_loaded_or_can_be(run: Run) -> None:
     if not devfs.rules(4):
         run("service", "devfs", "restart")
-    devfs.require(4, "/dev")
-    rules = devfs.expanded(4)
+    rules = devfs.require(4, "/dev")
     assert not devfs.is_shown("mem", rules)
     assert devfs.is_shown("null", rules)
 
@@ -58,7 +57,7 @@ def test_a_devfs_with_ruleset_4_shows_only_that(place: Path, run: Run) -> None:
     nodes = devfs.nodes(str(place / "dev"))
     assert {"null", "zero", "urandom"} <= set(nodes)
     assert not {"mem", "kmem", "io", "pf"} & set(nodes)
-    rules = devfs.expanded(4)
+    rules = devfs.require(4, str(place / "dev"))
     assert [node for node in nodes if not devfs.is_shown(node, rules)] == []
 
 
