@@ -1,4 +1,4 @@
-"""`layout base build directory` and `host`: an archive for --base, from a tree or the host's programs."""
+"""`layout base build archive`, `dir` and `host`: an archive for --base, from another, a tree or the host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from layout.actions.debian import output_place
 from layout.actions.populate import Tell, host_items, source_kind
 from layout.core.errors import LayoutError, UsageError
 from layout.host import hostfiles
-from layout.host.beneath import Item, open_root, read_tree
+from layout.host.beneath import Dir, Item, open_root, read_tree, remove_tree
 from layout.host.site import running_platform
 
 
@@ -30,18 +30,20 @@ class Packed(msgspec.Struct, frozen=True):
     """Device nodes, FIFOs and sockets, by kind."""
 
 
-def pack_source(context: Context, source: str, output: str, tell: Tell) -> Packed:
+def pack_source(context: Context, source: str, wanted: str, output: str, tell: Tell) -> Packed:
     """Check a source as init does and write it to `output`, a .tar.zst that does not exist yet.
 
-    `source` is a directory or 'host'. Raises UsageError, LayoutError, OSError; nothing is left then.
+    `source` is what `wanted` says: a directory, an archive (unpacked in confined children, as init does) or
+    'host'. Raises
+    UsageError, LayoutError, OSError; nothing is left then.
     """
     from layout.host.unpack.pack import pack
 
     head, name = output_place(output)
     kind = source_kind(source, context.site.platform, running_platform(), context.site.root)
-    if kind not in {"host", "directory"}:
-        hint = f"give it to init as it is: --base {source}"
-        raise UsageError(source, "no directory", "a directory, or 'host'", hint)
+    if kind != wanted:
+        hint = "layout base build --help has what can be packed"
+        raise UsageError(source, f"a source of kind {kind}", f"one of kind {wanted}", hint)
     left_out: Counter[str] = Counter()
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(open_root(head))
@@ -50,6 +52,9 @@ def pack_source(context: Context, source: str, output: str, tell: Tell) -> Packe
         items: Iterable[Item]
         if kind == "host":
             items = host_items(context.site.platform)
+        elif kind == "archive":
+            tree = stack.enter_context(_unpacked(directory, name, source, left_out, tell))
+            items = read_tree(tree, left_out)
         else:
             items = read_tree(stack.enter_context(open_root(hostfiles.canonical(source))), left_out)
         new = f".new-{name}.{secrets.token_hex(4)}"
@@ -68,6 +73,34 @@ def pack_source(context: Context, source: str, output: str, tell: Tell) -> Packe
         finally:
             os.close(fd)
     return Packed(f"{head}/{name}", entries, size, dict(left_out))
+
+
+@contextlib.contextmanager
+def _unpacked(directory: Dir, name: str, source: str, left_out: Counter[str], tell: Tell) -> Iterator[Dir]:
+    """Unpack an archive beside the output for as long as it is read."""
+    from layout.host import unpack
+
+    stage = f".new-{name}.{secrets.token_hex(4)}.d"
+    directory.make_dir(stage, 0o700)
+    try:
+        with directory.open(stage) as tree:
+            archive = hostfiles.open_regular(source)
+            manifest = directory.scratch()
+            try:
+                found = unpack.unpack(
+                    archive,
+                    source,
+                    tree.fd,
+                    manifest,
+                    progress=lambda done, total: tell(f"unpacking {source}", done, total),
+                )
+            finally:
+                os.close(archive)
+                os.close(manifest)
+            left_out.update({kind: count for kind, count in found.left_out.items() if count})
+            yield tree
+    finally:
+        remove_tree(directory, stage)
 
 
 def _counted(items: Iterable[Item], source: str, tell: Tell) -> Iterator[Item]:

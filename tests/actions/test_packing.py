@@ -22,9 +22,7 @@ def _top(tmp_path_factory) -> Path:
 
 def test_a_base_from_the_archive_is_that_of_the_directory(top: Path) -> None:
     packed = top / "packed.tar.zst"
-    done = layout(
-        "--root", top / "r", "--json", "base", "build", "directory", top / "base", "--output", packed
-    )
+    done = layout("--root", top / "r", "--json", "base", "build", "dir", top / "base", "--output", packed)
     assert done.code == 0, done.err
     assert json.loads(done.out)["left_out"]["FIFO"] == 1
     assert packed.stat().st_mode & 0o777 == 0o600
@@ -37,9 +35,20 @@ def test_a_base_from_the_archive_is_that_of_the_directory(top: Path) -> None:
     assert (top / "one/skel/s/etc/ssh/sshd_config").stat().st_mtime == 1_000_000_000
 
 
+def test_an_archive_is_packed_anew_without_what_a_base_does_not_take(top: Path, tmp_path: Path) -> None:
+    given, packed = archive(top / "base", tmp_path, "tar"), tmp_path / "again.tar.zst"
+    done = layout("--root", top / "r", "base", "build", "archive", given, "--output", packed)
+    assert done.code == 0, done.err
+    assert sorted(os.listdir(tmp_path)) == sorted([given.name, packed.name])
+    for name, source in (("three", packed), ("four", given)):
+        made = layout("--root", top / name, "init", "--no-mount", "--base", source, "a")
+        assert made.code == 0, made.err
+    assert look(top / "three/j/mroot", times=False) == look(top / "four/j/mroot", times=False)
+
+
 def test_the_same_tree_gives_the_same_archive(top: Path) -> None:
     for name in ("x", "y"):
-        words = ("base", "build", "directory", top / "base", "--output", top / f"{name}.tar.zst")
+        words = ("base", "build", "dir", top / "base", "--output", top / f"{name}.tar.zst")
         assert layout("--root", top / "r", *words).code == 0
     assert (top / "x.tar.zst").read_bytes() == (top / "y.tar.zst").read_bytes()
 
@@ -62,7 +71,7 @@ def test_what_is_no_base_or_would_replace_something_is_refused(top: Path, tmp_pa
         (top / "base", tmp_path / "none/x.tar.zst"),
         (top / "base", tmp_path / "x.zip"),
     ):
-        done = layout("--root", top / "r", "base", "build", "directory", source, "--output", output)
+        done = layout("--root", top / "r", "base", "build", "dir", source, "--output", output)
         assert done.code == 2, done.err
     assert sorted(os.listdir(tmp_path)) == ["base.tar", "mine.tar.zst"]
     assert mine.read_text() == "mine"

@@ -61,28 +61,40 @@ def build_debian(
 Target = Annotated[str, typer.Option("--output", help="FILE.tar.zst, which does not exist yet.")]
 
 
-@build.command("directory")
+@build.command("archive")
+def build_archive(
+    ctx: typer.Context,
+    archive: Annotated[
+        str, typer.Argument(help="A .tar, .gz, .xz, .zst or .bz2 of a root.", show_default=False)
+    ],
+    output: Target,
+) -> None:
+    """Unpack an archive where it can do no harm, check it, and pack what a base takes of it."""
+    _pack(ctx, archive, "archive", output)
+
+
+@build.command("dir")
 def build_directory(
     ctx: typer.Context,
     directory: Annotated[str, typer.Argument(help="A root file system.", show_default=False)],
     output: Target,
 ) -> None:
     """Pack a directory, checked as init checks it."""
-    _pack(ctx, directory, output)
+    _pack(ctx, directory, "directory", output)
 
 
 @build.command("host")
 def build_host(ctx: typer.Context, output: Target) -> None:
     """Pack the small base made of the host's own programs."""
-    _pack(ctx, "host", output)
+    _pack(ctx, "host", "host", output)
 
 
-def _pack(ctx: typer.Context, source: str, output: str) -> None:
+def _pack(ctx: typer.Context, source: str, kind: str, output: str) -> None:
     from layout.actions.packing import pack_source
 
     found = globals_of(ctx)
     need_root(found, userns=False)
-    done = pack_source(found.context(), source, output, found.output.tell)
+    done = pack_source(found.context(), source, kind, output, found.output.tell)
     if found.output.json:
         found.output.document(done)
         return

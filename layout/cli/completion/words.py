@@ -55,7 +55,7 @@ _OPTIONS = {
     "--output": Value.FILE,
     "--base": Value.FILE,
 }
-_PLACES = {"files": Value.FILE, "directory": Value.DIRECTORY}
+_PLACES = {"files": Value.FILE, "archive": Value.FILE, "directory": Value.DIRECTORY}
 _ARGUMENTS = {
     ("init", "names"): Value.PROFILE,  # a new jail is named like its profile
     ("plan", "names"): Value.PROFILE,

@@ -15,7 +15,7 @@ _layout()
             ;;
         -*)
             case "$command ${COMP_WORDS[i]}" in
-            'base build debian --suite' | 'base build debian --packages' | 'base build debian --profiles' | 'base build debian --output' | 'base build debian --mirror' | 'base build debian --variant' | 'base build directory --output' | 'base build host --output' | 'fstab --platform' | 'fstab --preset' | 'fstab --manage' | 'fstab --file' | 'init --profile' | 'init --base' | 'init --platform' | 'init --preset' | 'init --manage' | 'init --boot' | 'plan --profile' | 'plan --base' | 'plan --platform' | 'plan --preset' | 'plan --manage' | 'plan --boot' | 'render --platform' | 'render --preset' | 'render --manage' | 'restart --engine' | 'start --engine') i=$((i + 1)) ;;
+            'base build archive --output' | 'base build debian --suite' | 'base build debian --packages' | 'base build debian --profiles' | 'base build debian --output' | 'base build debian --mirror' | 'base build debian --variant' | 'base build dir --output' | 'base build host --output' | 'fstab --platform' | 'fstab --preset' | 'fstab --manage' | 'fstab --file' | 'init --profile' | 'init --base' | 'init --platform' | 'init --preset' | 'init --manage' | 'init --boot' | 'plan --profile' | 'plan --base' | 'plan --platform' | 'plan --preset' | 'plan --manage' | 'plan --boot' | 'render --platform' | 'render --preset' | 'render --manage' | 'restart --engine' | 'start --engine') i=$((i + 1)) ;;
             esac
             ;;
         *)
@@ -30,13 +30,14 @@ _layout()
     case "$command $prev" in
     *' --root') kind='directory' ;;
     *' --config') kind='file' ;;
+    'base build archive --output') kind='file' ;;
     'base build debian --suite') kind='any' ;;
     'base build debian --packages') kind='any' ;;
     'base build debian --profiles') kind='any' ;;
     'base build debian --output') kind='file' ;;
     'base build debian --mirror') kind='any' ;;
     'base build debian --variant') kind='any' ;;
-    'base build directory --output') kind='file' ;;
+    'base build dir --output') kind='file' ;;
     'base build host --output') kind='file' ;;
     'fstab --platform') kind='choice' words='freebsd linux' ;;
     'fstab --preset') kind='choice' words='classic hardened' ;;
@@ -61,8 +62,9 @@ _layout()
     'start --engine') kind='choice' words='auto bwrap nspawn unit' ;;
     esac
     case ${kind:-$command} in
+    'base build archive') options='--output' ;;
     'base build debian') options='--suite --packages --profiles --output --mirror --variant --fresh' ;;
-    'base build directory') options='--output' ;;
+    'base build dir') options='--output' ;;
     'base build host') options='--output' ;;
     'base verify') options='--update' ;;
     'fstab') options='--platform --preset --manage --install --remove --force --file' ;;
@@ -79,9 +81,10 @@ _layout()
     case ${kind:-"$command $count"} in
     ' '[0-9]*) kind='choice' words='base completion destroy exec fstab init manage mount plan profile recover render restart show start status stop umount verify' ;;
     'base '[0-9]*) kind='choice' words='build list merge verify' ;;
-    'base build '[0-9]*) kind='choice' words='debian directory host' ;;
+    'base build '[0-9]*) kind='choice' words='archive debian dir host' ;;
     'profile '[0-9]*) kind='choice' words='check list schema show' ;;
-    'base build directory 0') kind='directory' ;;
+    'base build archive 0') kind='file' ;;
+    'base build dir 0') kind='directory' ;;
     'base merge '*) kind='jail' ;;
     'completion 0') kind='choice' words='bash zsh fish' ;;
     'destroy 0') kind='jail' ;;

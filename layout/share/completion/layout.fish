@@ -10,7 +10,7 @@ function __layout_words
                 set -e tokens[1]
             case '-*'
                 switch "$words $tokens[1]"
-                    case 'base build debian --suite' 'base build debian * --suite' 'base build debian --packages' 'base build debian * --packages' 'base build debian --profiles' 'base build debian * --profiles' 'base build debian --output' 'base build debian * --output' 'base build debian --mirror' 'base build debian * --mirror' 'base build debian --variant' 'base build debian * --variant' 'base build directory --output' 'base build directory * --output' 'base build host --output' 'base build host * --output' 'fstab --platform' 'fstab * --platform' 'fstab --preset' 'fstab * --preset' 'fstab --manage' 'fstab * --manage' 'fstab --file' 'fstab * --file' 'init --profile' 'init * --profile' 'init --base' 'init * --base' 'init --platform' 'init * --platform' 'init --preset' 'init * --preset' 'init --manage' 'init * --manage' 'init --boot' 'init * --boot' 'plan --profile' 'plan * --profile' 'plan --base' 'plan * --base' 'plan --platform' 'plan * --platform' 'plan --preset' 'plan * --preset' 'plan --manage' 'plan * --manage' 'plan --boot' 'plan * --boot' 'render --platform' 'render * --platform' 'render --preset' 'render * --preset' 'render --manage' 'render * --manage' 'restart --engine' 'restart * --engine' 'start --engine' 'start * --engine'
+                    case 'base build archive --output' 'base build archive * --output' 'base build debian --suite' 'base build debian * --suite' 'base build debian --packages' 'base build debian * --packages' 'base build debian --profiles' 'base build debian * --profiles' 'base build debian --output' 'base build debian * --output' 'base build debian --mirror' 'base build debian * --mirror' 'base build debian --variant' 'base build debian * --variant' 'base build dir --output' 'base build dir * --output' 'base build host --output' 'base build host * --output' 'fstab --platform' 'fstab * --platform' 'fstab --preset' 'fstab * --preset' 'fstab --manage' 'fstab * --manage' 'fstab --file' 'fstab * --file' 'init --profile' 'init * --profile' 'init --base' 'init * --base' 'init --platform' 'init * --platform' 'init --preset' 'init * --preset' 'init --manage' 'init * --manage' 'init --boot' 'init * --boot' 'plan --profile' 'plan * --profile' 'plan --base' 'plan * --base' 'plan --platform' 'plan * --platform' 'plan --preset' 'plan * --preset' 'plan --manage' 'plan * --manage' 'plan --boot' 'plan * --boot' 'render --platform' 'render * --platform' 'render --preset' 'render * --preset' 'render --manage' 'render * --manage' 'restart --engine' 'restart * --engine' 'start --engine' 'start * --engine'
                         set -e tokens[1]
                 end
             case '*'
@@ -91,13 +91,16 @@ complete -c layout -n '__layout_at 0 base' -a build -d 'commands of build'
 complete -c layout -n '__layout_at 0 base' -a list -d 'Print the base of ROOT with where it came from, and the archives in the cache'
 complete -c layout -n '__layout_at 0 base' -a merge -d 'Bring what sessions in the base changed to jails that do not have it yet'
 complete -c layout -n '__layout_at 0 base' -a verify -d 'Compare every file of mroot and skel with the manifest made with the base'
+complete -c layout -n '__layout_at 0 base build' -a archive -d 'Unpack an archive where it can do no harm, check it, and pack what a base takes of it'
 complete -c layout -n '__layout_at 0 base build' -a debian -d 'Build a Debian base with mmdebstrap; the same inputs are built once'
-complete -c layout -n '__layout_at 0 base build' -a directory -d 'Pack a directory, checked as init checks it'
+complete -c layout -n '__layout_at 0 base build' -a dir -d 'Pack a directory, checked as init checks it'
 complete -c layout -n '__layout_at 0 base build' -a host -d 'Pack the small base made of the host\'s own programs'
 complete -c layout -n '__layout_at 0 profile' -a check -d 'Check profile files'
 complete -c layout -n '__layout_at 0 profile' -a list -d 'List profiles, the site\'s and the shipped ones'
 complete -c layout -n '__layout_at 0 profile' -a schema -d 'Print the JSON Schema of profiles, for editors'
 complete -c layout -n '__layout_at 0 profile' -a show -d 'Print a profile\'s file'
+complete -c layout -n '__layout_is base build archive' -l output -d 'FILE.tar.zst, which does not exist yet' -r -F
+complete -c layout -n '__layout_at 0 base build archive' -F
 complete -c layout -n '__layout_is base build debian' -l suite -d 'The release, by its code name' -x
 complete -c layout -n '__layout_is base build debian' -l packages -d 'Packages, with commas between them' -x
 complete -c layout -n '__layout_is base build debian' -l profiles -d 'Profiles whose packages are wanted, with commas between them' -x
@@ -105,8 +108,8 @@ complete -c layout -n '__layout_is base build debian' -l output -d 'FILE.tar.zst
 complete -c layout -n '__layout_is base build debian' -l mirror -d 'URI or line of sources.list(5); the host\'s own when not given' -x
 complete -c layout -n '__layout_is base build debian' -l variant -d 'How small: minbase (with apt-get), apt, essential' -x
 complete -c layout -n '__layout_is base build debian' -l fresh -d 'Build it even if it was built before'
-complete -c layout -n '__layout_is base build directory' -l output -d 'FILE.tar.zst, which does not exist yet' -r -F
-complete -c layout -n '__layout_at 0 base build directory' -a '(__fish_complete_directories)'
+complete -c layout -n '__layout_is base build dir' -l output -d 'FILE.tar.zst, which does not exist yet' -r -F
+complete -c layout -n '__layout_at 0 base build dir' -a '(__fish_complete_directories)'
 complete -c layout -n '__layout_is base build host' -l output -d 'FILE.tar.zst, which does not exist yet' -r -F
 complete -c layout -n '__layout_from 0 base merge' -a '(__layout_jails)'
 complete -c layout -n '__layout_is base verify' -l update -d 'Accept what is there now: write the manifests anew'
