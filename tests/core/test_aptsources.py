@@ -6,7 +6,7 @@ from layout.core.aptsources import mirrors
 
 DEB822 = """# a comment
 Types: deb deb-src
-URIs: http://deb.debian.org/debian
+URIs: http://deb.example.org/debian
 Suites: bookworm bookworm-updates
 # between the fields
 Components: main
@@ -14,7 +14,7 @@ Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 
 Types: deb
-URIs: http://deb.debian.org/debian-security
+URIs: http://deb.example.org/debian-security
 Suites: bookworm-security
 Components: main
 
@@ -33,9 +33,9 @@ Components: main
 
 def test_deb822_gives_the_suite_and_its_corrections() -> None:
     assert mirrors({"/etc/apt/sources.list.d/debian.sources": DEB822}, "bookworm") == [
-        "deb http://deb.debian.org/debian bookworm main contrib",
-        "deb http://deb.debian.org/debian bookworm-updates main contrib",
-        "deb http://deb.debian.org/debian-security bookworm-security main",
+        "deb http://deb.example.org/debian bookworm main contrib",
+        "deb http://deb.example.org/debian bookworm-updates main contrib",
+        "deb http://deb.example.org/debian-security bookworm-security main",
     ]
 
 
