@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from msgspec import structs
 
 from layout.actions.context import Context
-from layout.actions.init import Step
 from layout.actions.make import ids_of
 from layout.actions.manage import manage
+from layout.actions.observe import Step
 from layout.actions.populate import Tell
 from layout.actions.split import make_parents
 from layout.core.errors import LayoutError, printable

@@ -12,7 +12,7 @@ import msgspec
 from layout.actions import booting_freebsd, mounting, packages
 from layout.actions.context import Choice, Context
 from layout.actions.make import Maker, clean, ensure_state
-from layout.actions.observe import Is, Observation, observe, steps
+from layout.actions.observe import Is, Observation, Step, observe, steps
 from layout.actions.populate import Tell, finish_commit, source_kind, source_path
 from layout.actions.verify import verify
 from layout.core.errors import LayoutError, UsageError
@@ -27,14 +27,6 @@ from layout.host.records import BASE_RECORD, COMMIT, BaseRecord, CommitRecord, J
 from layout.host.site import check_parents, running_platform
 
 _ALONE = "to be the only run that changes ROOT"
-
-
-class Step(msgspec.Struct, frozen=True):
-    """One thing that init would do."""
-
-    action: str
-    path: str
-    reason: str
 
 
 @dataclass(slots=True)

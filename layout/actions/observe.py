@@ -27,6 +27,14 @@ class Is(Enum):
     CONFLICT = "in conflict"
 
 
+class Step(msgspec.Struct, frozen=True):
+    """One thing that init would do."""
+
+    action: str
+    path: str
+    reason: str
+
+
 class Observation(msgspec.Struct, frozen=True):
     """One entry and what was found in its place."""
 
