@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import os
 import signal
 import sys
@@ -71,8 +72,13 @@ def run(argv: Sequence[str]) -> int:
         hostfiles.discard(sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "layout"
-        output.error(LayoutError(path, (error.strerror or str(error)).lower(), "to be able to go on"))
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        path = "the file system of ROOT" if full else "layout"
+        if isinstance(error.filename, str | bytes):
+            path = os.fsdecode(error.filename)
+        reason = (error.strerror or str(error)).lower()
+        hint = "free some space, then run the same command again: it goes on where it stopped" if full else ""
+        output.error(LayoutError(path, reason, "to be able to go on", hint))
         return 1
     except Exception as error:
         if os.environ.get("LAYOUT_DEBUG"):

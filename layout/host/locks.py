@@ -34,7 +34,9 @@ def held(state: Dir, name: str, what: str) -> Iterator[None]:
     try:
         os.ftruncate(fd, 0)
         words = shlex.join(["layout", *sys.argv[1:]])[:300]
-        os.pwrite(fd, f"process {os.getpid()} ({words})\n".encode("utf-8", "replace"), 0)
+        # On a full disk the lock is as good without its text, and whoever stops or unmounts must get it.
+        with contextlib.suppress(OSError):
+            os.pwrite(fd, f"process {os.getpid()} ({words})\n".encode("utf-8", "replace"), 0)
         yield
         os.ftruncate(fd, 0)
     finally:
