@@ -7,7 +7,7 @@ import os
 
 from msgspec import structs
 
-from layout.actions import mounting
+from layout.actions import mounting_linux
 from layout.core.compare import Live
 from layout.core.errors import LayoutError
 from layout.core.model import JailPlan, Mount, Site
@@ -67,7 +67,7 @@ def _attach_base(site: Site) -> None:
         Mount("tmpfs", f"{top}/dev", "tmpfs", device),
     ]
     live = Live(table.read())
-    with open_root(site.root) as root, Mounter(root, mounting.submounts(site.root, live)) as mounter:
+    with open_root(site.root) as root, Mounter(root, mounting_linux.submounts(site.root, live)) as mounter:
         mounter.attach(tree)
         with open_root(top) as view:
             _private(view)
@@ -93,7 +93,7 @@ def _attach(site: Site, plan: JailPlan, *, sealed: bool, base_ro: bool) -> None:
         elif not sealed:
             tree.append(_with(mount, *_GUARDS))
     live = Live(table.read())
-    with open_root(site.root) as root, Mounter(root, mounting.submounts(site.root, live)) as mounter:
+    with open_root(site.root) as root, Mounter(root, mounting_linux.submounts(site.root, live)) as mounter:
         mounter.attach(tree)
         with open_root(mountpoint) as view:
             if sealed:

@@ -141,16 +141,6 @@ def _accept(plan: JailPlan, mounts: Sequence[Mount], live: Live) -> None:
             raise LayoutError(finding.path, finding.found, finding.expected, hint)
 
 
-def submounts(root: str, live: Live) -> list[str]:
-    """Mount points below ROOT that a source may lie on: not the jails' own."""
-    return [
-        target
-        for target in live.below(root)
-        if target != root
-        and (is_below(target, f"{root}/j/mroot") or not target.startswith((f"{root}/j/", f"{root}/manage/")))
-    ]
-
-
 def umount(site: Site, plans: Sequence[JailPlan], *, manage_only: bool = False) -> list[str]:
     """Unmount jails, deepest mount first, never lazily and never by force; return the mount points.
 

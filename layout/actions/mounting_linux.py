@@ -8,9 +8,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from layout.actions.mounting import submounts
 from layout.core import devices
-from layout.core.compare import Live
+from layout.core.compare import Live, is_below
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding
 from layout.core.model import JailPlan, Mount, Site
@@ -27,6 +26,16 @@ _PATIENCE = 10
 
 def check(site: Site, plans: Sequence[JailPlan], live: Live, mounts: Sequence[Mount]) -> None:
     """Nothing stands in the way of mounts here that the mount table does not show."""
+
+
+def submounts(root: str, live: Live) -> list[str]:
+    """Mount points below ROOT that a source may lie on: not the jails' own."""
+    return [
+        target
+        for target in live.below(root)
+        if target != root
+        and (is_below(target, f"{root}/j/mroot") or not target.startswith((f"{root}/j/", f"{root}/manage/")))
+    ]
 
 
 def attach(

@@ -9,6 +9,24 @@ import signal
 from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 
+ENDING = (
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXCPU,
+)
+"""Signals that would end this process with the terminal still raw end the session instead."""
+RELAYED = (signal.SIGINT, signal.SIGQUIT)
+"""Signals that a session passes on."""
+TERMINAL = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
+"""Signals of the terminal itself."""
+GRACE = 2.0
+"""Seconds between a request to end and SIGKILL."""
+
 
 def restore_default_signals() -> None:
     """Undo every signal disposition and mask that this Python or its caller set, ready for execve(2)."""

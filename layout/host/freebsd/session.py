@@ -17,28 +17,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from layout.core.errors import LayoutError, UsageError
-from layout.host.forked import SignalInbox, fork, restore_default_signals
+from layout.host.forked import ENDING, GRACE, RELAYED, TERMINAL, SignalInbox, fork, restore_default_signals
 from layout.host.freebsd import jails
 from layout.host.pty_relay import Relay, Terminals
-from layout.host.run import require, run
+from layout.host.run import PATH, require, run
 from layout.host.standard import Standard, fill_closed, lend, take
 
-PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
-
-_ENDING = (
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGALRM,
-    signal.SIGVTALRM,
-    signal.SIGPROF,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGXCPU,
-)
-"""Signals that would end this process with the terminal still raw end the session instead."""
-_RELAYED = (signal.SIGINT, signal.SIGQUIT)
-_TERMINAL = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
-_GRACE = 2.0  # seconds between a request to end and SIGKILL
 _IDLE = 50  # milliseconds without output after the last process has ended
 _PATIENCE = 200  # looks, a twentieth of a second apart, until a removed jail is gone
 
@@ -70,7 +54,7 @@ def held_signals() -> Iterator[None]:
 
     A terminal that goes away signals more than once: the second must not stop an umount(8) halfway.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_ENDING, *_RELAYED))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING, *RELAYED))
     try:
         yield
     finally:
@@ -80,7 +64,7 @@ def held_signals() -> Iterator[None]:
 @contextlib.contextmanager
 def _delivered_signals() -> Iterator[None]:
     """Take the signals that waited, and new ones, in the inbox that is open."""
-    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_ENDING, *_RELAYED))
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, (*ENDING, *RELAYED))
     try:
         yield
     finally:
@@ -141,7 +125,7 @@ def run_session(session: Session) -> int:
         lent = stack.enter_context(contextlib.ExitStack())
         stack.callback(relay.finish)
         standard = lend(session.name, None, relay, lent)
-        inbox = stack.enter_context(SignalInbox((*_ENDING, *_RELAYED, *_TERMINAL, signal.SIGCHLD)))
+        inbox = stack.enter_context(SignalInbox((*ENDING, *RELAYED, *TERMINAL, signal.SIGCHLD)))
         master, slave = os.openpty() if any(item.is_terminal for item in standard) else (-1, -1)
         terminals = Terminals(relay, stack)
         if master >= 0:
@@ -299,19 +283,19 @@ class _Attendant:
             stuck = any(mask & select.POLLOUT for mask in events.values())
             # After a signal the reader may be what is stuck.
             if stuck and self._signal:
-                self._deadline = self._deadline or time.monotonic() + _GRACE
+                self._deadline = self._deadline or time.monotonic() + GRACE
                 if time.monotonic() >= self._deadline:
                     return
             if not self._wait(events, None if stuck else _IDLE) and not stuck:
                 return
 
     def _handle(self, number: int) -> None:
-        if number in _ENDING:
+        if number in ENDING:
             self._signal = self._signal or number
-            self._deadline = self._deadline or time.monotonic() + _GRACE
+            self._deadline = self._deadline or time.monotonic() + GRACE
             self._tell(number if number in (signal.SIGTERM, signal.SIGHUP) else signal.SIGTERM)
             self._tell(signal.SIGHUP)  # a shell on a terminal ignores SIGTERM
-        elif number in _RELAYED:
+        elif number in RELAYED:
             self._tell(number)
         else:
             self._terminals.tell(number)

@@ -15,7 +15,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from layout.core.errors import LayoutError, UsageError, printable
@@ -103,7 +103,11 @@ def first_process(
         if channel.recv(len(GO)) != GO:
             return 1
         variables = environment(session, os.environ.get("TERM"))
-        child = forked.fork(lambda: _command(session, standard, slave, variables, channel))
+        child = forked.fork(
+            lambda: become(
+                session.name, session.command or _shell(), standard, slave, variables, channel, _execute_file
+            )
+        )
     except BaseException as error:  # all of them: a traceback helps nobody on the other side of a fork
         report(channel, failure(error, "a confined session"))
         return 1
@@ -260,14 +264,16 @@ def _shell() -> tuple[str, ...]:
     return ("/bin/sh",)
 
 
-def _command(
-    session: Session,
+def become(
+    name: str,
+    command: tuple[str, ...],
     standard: tuple[Standard, ...],
     slave: int,
     variables: dict[str, str],
     channel: socket.socket,
+    execute: Callable[[str, tuple[str, ...], dict[str, str]], None],
 ) -> int:
-    """Become the command; returns an exit status only when that fails."""
+    """Become the command, by `execute` of its path; returns an exit status only when that fails."""
     try:
         take(standard, slave)
     except OSError as error:
@@ -275,27 +281,34 @@ def _command(
         return 1
     process.close_descriptors()
     forked.restore_default_signals()
-    command = session.command or _shell()
-    problem = _execute(command, variables)
+    problem = _execute(command, variables, execute)
     status = 127 if isinstance(problem, FileNotFoundError | NotADirectoryError) else 126
     found = "not found" if status == 127 else problem.strerror or repr(problem)
-    os.write(2, f"layout: {printable(command[0])}: {found} in {session.name}\n".encode())
+    os.write(2, f"layout: {printable(command[0])}: {found} in {name}\n".encode())
     return status
 
 
-def _execute(command: tuple[str, ...], variables: dict[str, str]) -> OSError:
+def _execute(
+    command: tuple[str, ...],
+    variables: dict[str, str],
+    execute: Callable[[str, tuple[str, ...], dict[str, str]], None],
+) -> OSError:
     """execvp(3) in the session: returns the error that says most."""
     name = command[0]
     directories = variables.get("PATH", PATH).split(":")
     problem: OSError = FileNotFoundError(2, "not found", name)
     for path in [name] if "/" in name else [os.path.join(directory, name) for directory in directories]:
         try:
-            os.execve(path, command, variables)  # noqa: S606 - running a command is the purpose
+            execute(path, command, variables)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:  # as a shell does: one that is there but cannot be executed is remembered
             problem = error
     return problem
+
+
+def _execute_file(path: str, command: tuple[str, ...], variables: dict[str, str]) -> None:
+    os.execve(path, command, variables)  # noqa: S606 - running a command is the purpose
 
 
 def attend(child: int, *, hang_up: bool) -> int:

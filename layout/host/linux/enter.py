@@ -15,10 +15,10 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from layout.core.errors import LayoutError, printable
+from layout.core.errors import LayoutError
 from layout.host import forked
 from layout.host.linux import confined, process, procs, syscalls
-from layout.host.standard import Standard, take
+from layout.host.standard import Standard
 
 _JOINED = (
     ("user", syscalls.CLONE_NEWUSER),
@@ -115,37 +115,13 @@ class Entry:
         variables: dict[str, str],
         channel: socket.socket,
     ) -> int:
-        try:
-            take(standard, slave)
-        except OSError as error:
-            confined.report(channel, confined.failure(error, "the descriptors 0, 1 and 2 of the command"))
-            return 1
-        process.close_descriptors()
-        forked.restore_default_signals()
-        command = self.command or ("/bin/sh",)
-        problem = _execute(command, variables)
-        status = 127 if isinstance(problem, FileNotFoundError | NotADirectoryError) else 126
-        found = "not found" if status == 127 else problem.strerror or repr(problem)
-        os.write(2, f"layout: {printable(command[0])}: {found} in {self.name}\n".encode())
-        return status
-
-
-def _execute(command: tuple[str, ...], variables: dict[str, str]) -> OSError:
-    """execvp(3) of a file of the jail, never of one that a link of /proc leads to; returns what failed."""
-    name = command[0]
-    directories = variables.get("PATH", confined.PATH).split(":")
-    problem: OSError = FileNotFoundError(2, "not found", name)
-    for path in [name] if "/" in name else [f"{directory}/{name}" for directory in directories]:
-        try:
-            _execute_file(path, command, variables)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            problem = error
-    return problem
+        return confined.become(
+            self.name, self.command or ("/bin/sh",), standard, slave, variables, channel, _execute_file
+        )
 
 
 def _execute_file(path: str, command: tuple[str, ...], variables: dict[str, str]) -> None:
+    """execve(2) of a file of the jail, never of one that a link of /proc leads to."""
     fd = syscalls.openat2(
         syscalls.AT_FDCWD, os.fsencode(path), os.O_PATH | os.O_CLOEXEC, syscalls.RESOLVE_NO_MAGICLINKS
     )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 from layout.core.running import ProcessId
-from layout.host.linux import process, table
+from layout.host.linux import process
 
 TICKS = os.sysconf("SC_CLK_TCK")
 _STATE, _PARENT, _START = 0, 1, 19
@@ -140,14 +140,6 @@ def daemon_of(engine: int) -> int | None:
 def namespace(pid: int | str, kind: str) -> str:
     """Return the identity of a namespace, such as 'mnt:[4026531840]'. Raises OSError."""
     return os.readlink(f"/proc/{pid}/ns/{kind}")
-
-
-def mount_count(pid: int) -> int | None:
-    """Return how many mounts a process sees, or None when that cannot be told."""
-    try:
-        return len(table.read_bytes(f"/proc/{pid}/mountinfo").splitlines())
-    except OSError:
-        return None
 
 
 def uid_map(pid: int) -> tuple[int, int, int] | None:

@@ -30,21 +30,7 @@ from layout.host.standard import Standard, fill_closed, lend
 # Enough for `apt-get install bind9`, whose postinst makes a user, a group, a key and runs ldconfig.
 NINE = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETFCAP", "SYS_CHROOT")
 
-# Signals that would end this process with the terminal still raw end the session instead.
-_ENDING = (
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGALRM,
-    signal.SIGVTALRM,
-    signal.SIGPROF,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGXCPU,
-)
-_RELAYED = (signal.SIGINT, signal.SIGQUIT)
-_TERMINAL = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 _NOW = signal.SIGUSR1  # tells the keeper to kill at once
-_GRACE = 2.0  # seconds between a request to end and SIGKILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +106,9 @@ def run(session: Kind) -> int:
         lent = stack.enter_context(contextlib.ExitStack())
         stack.callback(relay.finish)
         standard = lend(session.name, session.terminal, relay, lent)
-        inbox = stack.enter_context(forked.SignalInbox((*_ENDING, *_RELAYED, *_TERMINAL, signal.SIGCHLD)))
+        inbox = stack.enter_context(
+            forked.SignalInbox((*forked.ENDING, *forked.RELAYED, *forked.TERMINAL, signal.SIGCHLD))
+        )
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stack.enter_context(channel)
         with theirs:
@@ -184,7 +172,7 @@ def _keep(session: Kind, standard: tuple[Standard, ...], caller: int, channel: s
         return 1
     # No copy of what the session writes to stays here: its readers wait for the last one to be closed.
     process.close_descriptors(first=0)
-    watched = (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, *_RELAYED, _NOW)
+    watched = (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, *forked.RELAYED, _NOW)
     deadline: float | None = None
     while True:
         if deadline is None:
@@ -201,8 +189,8 @@ def _keep(session: Kind, standard: tuple[Standard, ...], caller: int, channel: s
             deadline = None
         else:
             os.kill(first, number)
-            if number not in _RELAYED and deadline is None:
-                deadline = time.monotonic() + _GRACE
+            if number not in forked.RELAYED and deadline is None:
+                deadline = time.monotonic() + forked.GRACE
 
 
 class _Attendant:
@@ -265,7 +253,7 @@ class _Attendant:
         while True:
             ready = dict(poll.poll())
             for number in self._inbox.take():
-                if number in _ENDING or number in _RELAYED:
+                if number in forked.ENDING or number in forked.RELAYED:
                     self._signal = number
                     return False
             if self._channel.fileno() in ready:
@@ -288,7 +276,7 @@ class _Attendant:
                     return
                 # After a signal the reader may be what is stuck.
                 if self._signal:
-                    self._deadline = self._deadline or time.monotonic() + _GRACE
+                    self._deadline = self._deadline or time.monotonic() + forked.GRACE
                     timeout = max(0.0, self._deadline - time.monotonic())
                     if timeout == 0.0:
                         return
@@ -307,10 +295,10 @@ class _Attendant:
                 self._handle(signal.SIGHUP)
 
     def _handle(self, number: int) -> None:
-        if number in _ENDING:
+        if number in forked.ENDING:
             self._signal = self._signal or number
             self._keeper.tell(number if number in (signal.SIGTERM, signal.SIGHUP) else signal.SIGTERM)
-        elif number in _RELAYED:
+        elif number in forked.RELAYED:
             self._keeper.tell(number)
         else:
             self._terminals.tell(number)
