@@ -82,7 +82,7 @@ PATHS = re.compile(
     r"open|io\.open|"
     r"os\.(open|walk|fwalk|listdir|scandir|stat|lstat|statvfs|access|readlink|chown|lchown|chmod|lchmod|chflags|lchflags|"
     r"makedirs|mkdir|rmdir|removedirs|rename|renames|replace|unlink|remove|link|symlink|mkfifo|mknod|truncate|utime|"
-    r"chroot|chdir|(get|set|list|remove)xattr|"
+    r"chroot|chdir|pathconf|(get|set|list|remove)xattr|"
     r"path\.(realpath|exists|lexists|isfile|isdir|islink|ismount|samefile|getsize|getmtime|getatime|getctime))|"
     r"shutil\.(?!which$|get_terminal_size$)\w+|"
     r"tempfile\.\w+|glob\.\w+|tarfile\.\w+|zipfile\.\w+|"
@@ -155,8 +155,8 @@ def imports(module: Module) -> Iterator[tuple[int, str, str]]:
                 pass
 
 
-def uses(module: Module) -> Iterator[tuple[int, str, bool]]:
-    """Yield line, full dotted name and "is called" for every use of an imported or builtin name."""
+def named(module: Module) -> Iterator[tuple[ast.expr, str]]:
+    """Yield node and full dotted name for every use of an imported or builtin name."""
     known = {
         local.partition(".")[0]: local.partition(".")[0]
         for _, local, full in imports(module)
@@ -164,7 +164,6 @@ def uses(module: Module) -> Iterator[tuple[int, str, bool]]:
     }
     known |= {local: full for _, local, full in imports(module) if local != full}
     known.setdefault("open", "open")
-    called = {id(node.func) for node in ast.walk(module.tree) if isinstance(node, ast.Call)}
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Attribute | ast.Name):
             parts: list[str] = []
@@ -173,7 +172,14 @@ def uses(module: Module) -> Iterator[tuple[int, str, bool]]:
                 parts.append(at.attr)
                 at = at.value
             if isinstance(at, ast.Name) and at.id in known:
-                yield node.lineno, ".".join([known[at.id], *reversed(parts)]), id(node) in called
+                yield node, ".".join([known[at.id], *reversed(parts)])
+
+
+def uses(module: Module) -> Iterator[tuple[int, str, bool]]:
+    """Yield line, full dotted name and "is called" for every use of an imported or builtin name."""
+    called = {id(node.func) for node in ast.walk(module.tree) if isinstance(node, ast.Call)}
+    for node, full in named(module):
+        yield node.lineno, full, id(node) in called
 
 
 # --- the rules, as functions -----------------------------------------------------------------------------
