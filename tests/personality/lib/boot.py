@@ -50,6 +50,8 @@ def down() -> int:
             "rulesets": {},
             "devfs_loaded": False,
             "sysctl": {},
+            "prefixes": {},
+            "pf": {"state": "absent", "anchors": {}},
         }
         state["interfaces"] = {"lo0": ["127.0.0.1", "::1"], "lo1": [], "em0": ["192.0.2.10"]}
     for name in os.listdir("/var/run"):

@@ -23,7 +23,9 @@ import state as kept  # noqa: E402
 HOME = os.path.dirname(HERE)
 SBIN = [
     "chroot",
+    "daemon",
     "devfs",
+    "ifconfig",
     "jail",
     "jexec",
     "jls",
@@ -32,6 +34,7 @@ SBIN = [
     "mount_nullfs",
     "mtree",
     "personality",
+    "pfctl",
     "pkg",
     "pw",
     "pwd_mkdb",
@@ -42,7 +45,18 @@ SBIN = [
     "sysrc",
     "umount",
 ]
-BIN = ["cap_mkdb", "chflags", "freebsd-version", "install", "killall", "pgrep", "pkill", "ps", "uname"]
+BIN = [
+    "cap_mkdb",
+    "chflags",
+    "freebsd-version",
+    "install",
+    "killall",
+    "ldd",
+    "pgrep",
+    "pkill",
+    "ps",
+    "uname",
+]
 # What FreeBSD lacks, or has elsewhere: out of sight, so that nothing leans on it.
 LINUX_ONLY = [
     "apt",

@@ -80,6 +80,13 @@ KEYWORDS = {"pid": "PID", "ppid": "PPID", "jid": "JID", "uid": "UID", "user": "U
             "command": "COMMAND", "comm": "COMMAND", "stat": "STAT", "state": "STAT"}  # fmt: skip
 
 
+def _shown(words: list[str]) -> str:
+    """The command line; of a program of the personality, as one that no interpreter runs."""
+    if words[1:2] == ["-IS"] and words[0] == os.path.realpath(sys.executable) and len(words) > 2:
+        words = [os.path.basename(words[2]), *words[3:]]
+    return " ".join(words)
+
+
 def listing() -> list[Process]:
     with kept.locked() as state:
         found = prison.jails(state)
@@ -91,7 +98,7 @@ def listing() -> list[Process]:
             with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
                 head, _, tail = file.read().rpartition(")")
             with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
-                args = file.read().rstrip("\0").replace("\0", " ")
+                args = _shown(file.read().rstrip("\0").split("\0"))
             namespace = os.readlink(f"/proc/{pid}/ns/pid")
             uid = os.stat(f"/proc/{pid}").st_uid
         except OSError:

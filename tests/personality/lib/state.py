@@ -61,6 +61,8 @@ def initial(release: str, *, devfs_loaded: bool) -> dict[str, Any]:
         "rulesets": {},
         "devfs_loaded": devfs_loaded,
         "interfaces": {"lo0": ["127.0.0.1", "::1"], "lo1": [], "em0": ["192.0.2.10"]},
+        "prefixes": {},
+        "pf": {"state": "absent", "anchors": {}},
         "sysctl": {},
         "flags": {},
     }

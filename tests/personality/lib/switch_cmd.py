@@ -4,6 +4,8 @@ personality load-devfs-rules FILE...    what rc.d/devfs does
 personality set devfs loaded|unloaded   whether rulesets count
 personality set release X.Y-RELEASE
 personality set interface NAME [ADDRESS]...
+personality set pf absent|disabled|enabled
+personality set sysctl NAME VALUE       what the kernel says of itself
 personality state                       everything, as JSON
 """
 
@@ -38,6 +40,10 @@ def main(argv: list[str]) -> int:
                 state["release"] = value
             case ["set", "interface", name, *addresses]:
                 state["interfaces"][name] = addresses
+            case ["set", "pf", ("absent" | "disabled" | "enabled") as value]:
+                state["pf"] = {"state": value, "anchors": {} if value == "absent" else state["pf"]["anchors"]}
+            case ["set", "sysctl", name, value]:
+                state["sysctl"][name] = value
             case ["state"]:
                 print(json.dumps(state, indent=1))
             case _:
