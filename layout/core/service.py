@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from layout.core.errors import UsageError
+from layout.core.redirect import Redirect, check_redirects
 
 
 class StateDirectory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,6 +80,15 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """'inherit', 'disable', or addresses."""
     interface: str = ""
     """Where the addresses are added at start and removed at stop; they are there already when empty."""
+    gateway: str = ""
+    """Linux: the host's address on a link of the jail's own (veth(4)): it then has its own network, in which
+    its addresses are, and its route to everything else. Not on FreeBSD."""
+    external: str = ""
+    """The host's interface to the outside, for `redirect` and `nat`."""
+    nat: bool = False
+    """The jail may begin connections to the outside, under the host's address there."""
+    apply: bool = False
+    """`start` applies the rules of `redirect` and `nat`, `stop` removes them; else they are only rendered."""
 
 
 class JailParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,6 +141,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The daemon."""
     network: Network = Network()
     """The network."""
+    redirect: tuple[Redirect, ...] = ()
+    """Ports of the host that lead to the jail."""
     jail: JailParameters = JailParameters()
     """FreeBSD: parameters of jail(8)."""
     example: Example = Example()
@@ -162,6 +174,7 @@ def check_settings(settings: Settings, where: str) -> None:
             raise UsageError(f"{where}.packages", repr(package), "the name of a package")
     _check_service(settings.service, f"{where}.service")
     _check_network(settings.network, f"{where}.network")
+    check_redirects(settings, where)
     _check_parameters(settings.jail, f"{where}.jail")
     for file in settings.example.files:
         _check_example(file, f"{where}.example.files")
@@ -264,8 +277,9 @@ def _check_ready(ready: Ready, where: str) -> None:
 def _check_network(network: Network, where: str) -> None:
     if network.hostname and not _HOSTNAME.fullmatch(network.hostname):
         raise UsageError(f"{where}.hostname", repr(network.hostname), "a host name")
-    if network.interface and not _INTERFACE.fullmatch(network.interface):
-        raise UsageError(f"{where}.interface", repr(network.interface), "the name of an interface")
+    for key, name in (("interface", network.interface), ("external", network.external)):
+        if name and not _INTERFACE.fullmatch(name):
+            raise UsageError(f"{where}.{key}", repr(name), "the name of an interface")
     for key, version, words in (("ip4", 4, network.ip4), ("ip6", 6, network.ip6)):
         if words in {("inherit",), ("disable",)}:
             continue
