@@ -1,0 +1,224 @@
+"""Datasets through zfs(8): made, set, mounted and destroyed, each step read back from zfs and the kernel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+from layout.core import zfs
+from layout.core.errors import LayoutError
+from layout.core.model import Platform
+from layout.core.mountinfo import MountPoint
+from layout.core.zfs import Dataset
+from layout.host import table
+from layout.host.beneath import open_root
+from layout.host.run import CommandError, Done, require, run
+from layout.host.site import running_platform
+
+_PATIENCE = 1.0
+"""Seconds for what was in use a moment ago: zfs(8) says busy right after an unmount."""
+_STEP = 0.1
+_PACKAGE = "zfs-fuse or zfsutils-linux"
+_FILE_SYSTEMS = {"zfs", "fuse.zfs"}
+FUSE = "fuse.zfs"
+"""zfs-fuse: it keeps readonly, and takes exec, setuid and devices without heeding them."""
+
+
+def require_zfs() -> None:
+    """Make sure that there is zfs(8). Raises LayoutError that names the package."""
+    require("zfs", _PACKAGE)
+
+
+def exists(name: str) -> bool:
+    """Say whether there is a dataset of this name. Raises LayoutError: unknown is not the same as none."""
+    done = run(*zfs.look(name, ("type",)), ok=range(256))
+    if done.status == 0:
+        return True
+    if "does not exist" in done.stderr:
+        return False
+    raise CommandError(zfs.look(name, ("type",)), done, f"install {_PACKAGE}, and see that it runs")
+
+
+def properties(name: str) -> dict[str, str]:
+    """Return the properties that are looked at. Raises LayoutError."""
+    return zfs.values(run(*zfs.look(name)).stdout, name)
+
+
+def below(name: str) -> list[str]:
+    """Return every dataset and snapshot below one. Raises LayoutError."""
+    return [found for found in zfs.names(run(*zfs.listing(name)).stdout) if found != name]
+
+
+def create(dataset: Dataset, parent: str) -> list[str]:
+    """Make a dataset, with those that hold it, and mount it; return the names of what was made.
+
+    Its mount point must be empty or missing. Raises LayoutError; the dataset itself is gone then.
+    """
+    require_zfs()
+    if not exists(parent):
+        hint = f"zfs create -o mountpoint=none {parent}, or change zfs in layout.toml"
+        raise LayoutError(parent, "no such dataset", "the parent of the jails' own", hint)
+    made = []
+    for group in zfs.groups(parent):
+        if dataset.name.startswith(f"{group}/") and not exists(group):
+            run(*zfs.create(group, [("mountpoint", "none")]))
+            made.append(group)
+    if exists(dataset.name):
+        hint = f"look at it, then zfs rename or zfs destroy {dataset.name}"
+        raise LayoutError(dataset.name, "a dataset", "none of this name yet", hint)
+    run(*zfs.create(dataset.name, dataset.properties))
+    try:
+        harden(dataset, readonly=False)
+        check(dataset, readonly=False)
+    except BaseException:
+        destroy(dataset)
+        raise
+    return [*made, dataset.name]
+
+
+def set_readonly(dataset: Dataset, *, on: bool) -> None:
+    """Make a dataset read-only, or writable for a moment, and see that it is. Raises LayoutError."""
+    _patiently(lambda: run(*zfs.change(dataset.name, "readonly", "on" if on else "off")))
+    harden(dataset, readonly=on)
+    check(dataset, readonly=on)
+
+
+def mounted(dataset: Dataset) -> MountPoint | None:
+    """Return the mount of a dataset at its own place, or None. Raises LayoutError for another one there."""
+    there = [mount for mount in table.read(dataset.mountpoint) if mount.target == dataset.mountpoint]
+    if not there:
+        return None
+    # What is mounted over it by ROOT's own bind shows the same file system.
+    last = there[-1]
+    if last.source != dataset.name or last.fstype not in _FILE_SYSTEMS:
+        found = f"a mount of {last.source} ({last.fstype})"
+        raise LayoutError(dataset.mountpoint, found, f"a mount of {dataset.name}", "umount it first")
+    return last
+
+
+def mount(dataset: Dataset, *, readonly: bool | None = None) -> bool:
+    """Mount a dataset with all flags that it needs; say whether it was not mounted. Raises LayoutError."""
+    new = mounted(dataset) is None
+    if new:
+        _patiently(lambda: run("zfs", "mount", dataset.name))
+    harden(dataset, readonly=readonly)
+    check(dataset, readonly=readonly)
+    return new
+
+
+def unmount(dataset: Dataset) -> bool:
+    """Unmount a dataset; say whether it was mounted. Raises LayoutError when it stays busy."""
+    if properties(dataset.name)["mounted"] != "yes":
+        return False
+    _patiently(lambda: run("zfs", "unmount", dataset.name))
+    if mounted(dataset) is not None:
+        raise LayoutError(dataset.mountpoint, "still a mount", "none", f"zfs unmount {dataset.name}")
+    return True
+
+
+def destroy(dataset: Dataset) -> bool:
+    """Destroy exactly this dataset; say whether there was one.
+
+    Never with what is below it, clones or snapshots, which are not layout's. Raises LayoutError.
+    """
+    if not exists(dataset.name):
+        return False
+    if others := below(dataset.name):
+        hint = "look at it, then zfs destroy it yourself"
+        raise LayoutError(others[0], f"part of {dataset.name}", "a dataset of nothing but its own", hint)
+    _patiently(lambda: run("zfs", "destroy", dataset.name))
+    if exists(dataset.name):
+        raise LayoutError(dataset.name, "still a dataset", "none", f"zfs destroy {dataset.name}")
+    return True
+
+
+def snapshot(dataset: Dataset, name: str) -> str:
+    """Take a snapshot; return its whole name. Raises LayoutError."""
+    whole = f"{dataset.name}@{name}"
+    run("zfs", "snapshot", whole)
+    return whole
+
+
+def rollback(whole: str) -> None:
+    """Go back to the newest snapshot; an older one is refused by zfs(8). Raises LayoutError."""
+    _patiently(lambda: run("zfs", "rollback", whole))
+
+
+def check(dataset: Dataset, *, readonly: bool | None = None) -> None:
+    """Make sure that a dataset is as planned, as zfs(8) and the kernel say. Raises LayoutError.
+
+    When a mount has failed, what is written goes into the bare directory: so the table is looked at.
+    """
+    for path, found, expected in problems(dataset, readonly=readonly):
+        raise LayoutError(path, found, expected, f"zfs set it so, or zfs mount {dataset.name}")
+
+
+def problems(dataset: Dataset, *, readonly: bool | None = None) -> list[tuple[str, str, str]]:
+    """Return path, what is found and what is expected wherever a dataset is not as planned.
+
+    Raises LayoutError when it cannot be looked at.
+    """
+    if not exists(dataset.name):
+        return [(dataset.name, "no such dataset", f"the file system of {dataset.mountpoint}")]
+    said = zfs.differences(dataset, properties(dataset.name), readonly=readonly)
+    found = [(dataset.name, f"{key}={is_}", f"{key}={wanted}") for key, is_, wanted in said]
+    live = mounted(dataset)
+    if live is None:
+        return [*found, (dataset.mountpoint, "nothing mounted", f"a mount of {dataset.name}")]
+    lacking = [word for word in _enforced(dataset, live, readonly) if word not in live.options]
+    if lacking:
+        found.append(
+            (dataset.mountpoint, f"a mount without {', '.join(lacking)}", "all flags of its dataset")
+        )
+    return found
+
+
+def harden(dataset: Dataset, *, readonly: bool | None = None) -> None:
+    """Give the mount of a dataset the flags that its ZFS does not see to. Raises LayoutError, OSError."""
+    live = mounted(dataset)
+    if live is None or live.fstype != FUSE:
+        return
+    # Imported late: only Linux has zfs-fuse.
+    from layout.host.linux import syscalls
+
+    bits = {
+        "ro": syscalls.ATTR_RDONLY,
+        "nosuid": syscalls.ATTR_NOSUID,
+        "nodev": syscalls.ATTR_NODEV,
+        "noexec": syscalls.ATTR_NOEXEC,
+    }
+    wanted = 0
+    for word in _enforced(dataset, live, readonly):
+        wanted |= bits[word]
+    with open_root(dataset.mountpoint) as top:
+        clear = 0 if wanted & syscalls.ATTR_RDONLY else syscalls.ATTR_RDONLY
+        syscalls.mount_setattr(top.fd, attr_set=wanted, attr_clr=clear)
+
+
+def _enforced(dataset: Dataset, live: MountPoint, readonly: bool | None) -> Sequence[str]:
+    """Return the flags that the mount itself must have. FreeBSD has no nodev: devices work only in devfs."""
+    on = dataset.readonly if readonly is None else readonly
+    words = [word for word in dataset.flags if word != "ro"] + (["ro"] if on else [])
+    match running_platform():
+        case Platform.LINUX:
+            return words
+        case Platform.FREEBSD:
+            del live
+            return [word for word in words if word != "nodev"]
+        case other:
+            assert_never(other)
+
+
+def _patiently(attempt: Callable[[], Done]) -> None:
+    """Try for a second while zfs(8) says busy. Raises CommandError."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            attempt()
+        except CommandError as problem:
+            if "busy" not in problem.stderr or time.monotonic() >= end:
+                raise
+            time.sleep(_STEP)
+        else:
+            return
