@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from layout.core.errors import LayoutError, UsageError
-from layout.core.model import Boot, Jail, JailPlan, Manage, Plan, Platform, Preset, Site
+from layout.core.model import Boot, Jail, JailPlan, Kind, Manage, Plan, Platform, Preset, Site
 from layout.core.names import check_name
 from layout.core.plan import plan, plan_jail
 from layout.core.profile import Config, Profile, decide
@@ -35,7 +35,7 @@ class Context(msgspec.Struct):
     site: Site
     config: Config
     _profiles: dict[str, Profile] = {}
-    _templates: dict[tuple[Preset, Platform], Template] = {}
+    _templates: dict[tuple[Kind, Preset, Platform], Template] = {}
 
     @classmethod
     def find(cls, root: str | None, config: str | None, platform: Platform | None = None) -> Context:
@@ -48,11 +48,12 @@ class Context(msgspec.Struct):
             self._profiles[name] = shipped.profile(self.site, name)
         return self._profiles[name]
 
-    def template(self, preset: Preset, platform: Platform) -> Template:
-        """Return the template of the mount tables. Raises LayoutError."""
-        if (preset, platform) not in self._templates:
-            self._templates[preset, platform] = shipped.template(self.site, preset, platform)
-        return self._templates[preset, platform]
+    def template(self, jail: Jail) -> Template:
+        """Return the template of a jail's mount tables. Raises LayoutError."""
+        key = (jail.kind, jail.preset, jail.platform)
+        if key not in self._templates:
+            self._templates[key] = shipped.template(self.site, *key)
+        return self._templates[key]
 
     def choose(self, name: str, choice: Choice) -> Jail:
         """Decide a new jail: what was chosen, else what its profile says, else the site's default."""
@@ -71,19 +72,23 @@ class Context(msgspec.Struct):
     def recorded(self, record: JailRecord) -> Jail:
         """Return the jail that a record describes. Raises UsageError when its profile is gone or bad."""
         profile = self.profile(record.profile)
+        if profile.kind is not record.kind:
+            hint = f"layout destroy {record.name}, then layout init; or give it another profile"
+            found = f"kind {profile.kind} in profile {record.profile}"
+            raise UsageError(record.name, found, f"kind {record.kind}, which the jail was made as", hint)
         return decide(
             record.name, record.profile, profile, record.platform, record.preset, record.manage, record.boot
         )
 
     def plan_jail(self, jail: Jail) -> JailPlan:
         """Return the plan of one jail."""
-        return plan_jail(jail, self.site, self.template(jail.preset, jail.platform))
+        return plan_jail(jail, self.site, self.template(jail))
 
     def plan(self, jails: Sequence[Jail], source: str, base: BaseRecord | None) -> Plan:
         """Return the plan of everything for these jails."""
-        templates = {jail.preset: self.template(jail.preset, jail.platform) for jail in jails}
+        templates = {(jail.kind, jail.preset): self.template(jail) for jail in jails}
         has_sys = base is not None and base.sys_directory
-        return plan(self.site, source, jails, templates, sys_directory=has_sys)
+        return plan(self.site, source, jails, templates, sys_directory=has_sys, has_base=base is not None)
 
     def open(self) -> Dir:
         """Open ROOT. Raises LayoutError when there is none."""

@@ -9,6 +9,7 @@ import msgspec
 
 from layout.actions import booting_freebsd, mounting
 from layout.actions.context import Context
+from layout.actions.kinds import design_of
 from layout.core.errors import LayoutError
 from layout.core.model import Platform
 from layout.core.names import check_name
@@ -39,14 +40,14 @@ def destroy(context: Context, name: str) -> int:
             _refuse(context.site.root, name)
             # From here on a crash leaves a jail that can only be destroyed, not half of one that looks whole.
             records.write(state, f"jails/{name}.toml", msgspec.structs.replace(record, state="destroying"))
-            return _remove(context, root, state, name)
+            return _remove(context, root, state, record)
 
 
 def finish(context: Context, root: Dir, state: Dir, record: JailRecord) -> int:
     """Remove what is left of a jail whose destruction was interrupted. Raises LayoutError as destroy does."""
     with _alone(state, record.name):
         _refuse(context.site.root, record.name)
-        return _remove(context, root, state, record.name)
+        return _remove(context, root, state, record)
 
 
 def _alone(state: Dir, name: str) -> contextlib.AbstractContextManager[None]:
@@ -54,8 +55,9 @@ def _alone(state: Dir, name: str) -> contextlib.AbstractContextManager[None]:
     return locks.held(state, f"manage-{name}.lock", f"no manage session of {name}")
 
 
-def _remove(context: Context, root: Dir, state: Dir, name: str) -> int:
-    count = 0
+def _remove(context: Context, root: Dir, state: Dir, record: JailRecord) -> int:
+    name = record.name
+    count = design_of(record.kind).forget(context, root, state, record)
     for place in PLACES:
         try:
             with root.open(place) as parent:

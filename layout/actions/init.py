@@ -11,6 +11,7 @@ import msgspec
 
 from layout.actions import booting_freebsd, mounting, packages
 from layout.actions.context import Choice, Context
+from layout.actions.kinds import design_of
 from layout.actions.make import Maker, clean, ensure_state
 from layout.actions.observe import Is, Observation, Step, observe, steps
 from layout.actions.populate import Tell, finish_commit, source_kind, source_path
@@ -84,10 +85,12 @@ def survey(context: Context, names: Sequence[str], choice: Choice, *, mount: boo
         base, known, jails = _decide(context, root, wanted, choice)
         source = choice.base or (base.source if base is not None else source_path(context.config.base))
         plan = context.plan(jails, source, base)
-        if base is None:
+        if base is None and plan.mroot:
             source_kind(source, context.site.platform, running_platform(), context.site.root)
         if mount:
             mounting.require_platform(context.site)
+        for one in plan.jails:
+            design_of(one.jail.kind).check(context, one)
         found = _parts(root, plan, base)
         _refuse_conflicts(context.site.root, found)
         for part, jail in zip(found[1:], plan.jails, strict=True):
@@ -108,7 +111,7 @@ def _parts(root: Dir | None, plan: Plan, base: BaseRecord | None) -> list[Part]:
     """Observe everything; the parts have all observations yet, not only what is to do."""
     shared = (*plan.host, *plan.mroot)
     observed = observe(root, [*shared, *(entry for jail in plan.jails for entry in jail.entries)])
-    skeletons = _whole_base(root, observed, plan.base, base) if root is not None else []
+    skeletons = _whole_base(root, observed, plan.base, base) if root is not None and plan.mroot else []
     parts = []
     start = 0
     for entries in (shared, *(jail.entries for jail in plan.jails)):
@@ -258,7 +261,7 @@ def _stale_record(wanted: JailRecord, known: JailRecord | None) -> JailRecord | 
 
 def _record(jail: Jail) -> JailRecord:
     return JailRecord(
-        jail.name, jail.profile, jail.preset, jail.manage, jail.platform, records.now(), jail.boot
+        jail.name, jail.profile, jail.preset, jail.manage, jail.platform, records.now(), jail.boot, jail.kind
     )
 
 
@@ -273,7 +276,7 @@ def _unmounted(plans: Sequence[JailPlan]) -> list[str]:
     ]
 
 
-def describe(found: Survey) -> list[Step]:
+def describe(context: Context, found: Survey) -> list[Step]:
     """Return what init would do, in order, each step with its reason."""
     root = found.plan.site.root
     made: list[Step] = []
@@ -290,6 +293,8 @@ def describe(found: Survey) -> list[Step]:
         if part.record is not None:
             path = f"{root}/.layout/jails/{part.record.name}.toml"
             made.append(Step("record", path, "what was decided about it"))
+    for jail in found.plan.jails:
+        made += design_of(jail.jail.kind).steps(context, jail)
     made += [
         Step("sysrc", "/etc/rc.conf", f"{name}={value}: which jails start at boot")
         for name, value in found.rc_conf.items()
@@ -328,6 +333,8 @@ def init(
             found = survey(context, names, choice, mount=mount)
             outcome.changes += made
             _make(context, found, root, state, outcome, tell)
+            for jail in found.plan.jails:
+                outcome.changes += design_of(jail.jail.kind).apply(context, root, state, jail)
             outcome.changes += booting_freebsd.apply(found.rc_conf)
             outcome.base = records.read(state, BASE_RECORD, BaseRecord)
             outcome.missing = packages.missing(root, [plan.jail for plan in found.plan.jails])

@@ -11,6 +11,7 @@ from typing import assert_never
 
 from layout.actions import mounting
 from layout.actions.context import Context
+from layout.actions.kinds import design_of
 from layout.core.errors import UsageError, printable
 from layout.core.model import JailPlan, Platform
 from layout.core.plan import SPLIT
@@ -57,13 +58,29 @@ def manage(
     chroot: bool = False,
     to_stderr: bool = False,
 ) -> Managed:
-    """Run a session and compare s and mroot before and after.
+    """Run a session; return what came of it. Raises LayoutError, UsageError for a design that has none.
 
-    `sealed`: without the jail's t, and a fresh one from the skeleton in its place. `base_ro`: with mroot
-    read-only. `chroot`: FreeBSD's plain chroot(8), which confines nothing. `to_stderr`: what the command
-    writes to its stdout comes out on stderr. Returns the exit status of the command. Raises LayoutError: a
-    second session is told who has the first.
+    With a shared root, s and mroot are compared before and after. `sealed`: without the jail's t, and a fresh
+    one from the skeleton in its place. `base_ro`: with mroot read-only. `chroot`: FreeBSD's plain chroot(8),
+    which confines nothing. `to_stderr`: what the command writes to its stdout comes out on stderr. A second
+    session is told who has the first.
     """
+    return design_of(plan.jail.kind).manage(
+        context, plan, command, sealed=sealed, base_ro=base_ro, chroot=chroot, to_stderr=to_stderr
+    )
+
+
+def session(
+    context: Context,
+    plan: JailPlan,
+    command: tuple[str, ...],
+    *,
+    sealed: bool = False,
+    base_ro: bool = False,
+    chroot: bool = False,
+    to_stderr: bool = False,
+) -> Managed:
+    """Run a session in the writable view of a jail with a shared root; see `manage`. Raises LayoutError."""
     mounting.require_platform(context.site)
     if chroot and context.site.platform is not Platform.FREEBSD:
         hint = "a session on Linux is always confined: leave it out"

@@ -73,7 +73,7 @@ def require_platform(site: Site) -> None:
 
 def wanted(plan: JailPlan, *, manage: bool = False) -> list[tuple[Mount, ...]]:
     """Return the trees of mounts that are to be there: the jail's, and its writable view when asked for."""
-    trees = [plan.tables.jail]
+    trees = [plan.tables.jail] if plan.tables.jail else []
     if (manage or plan.jail.manage is Manage.BOOT) and plan.tables.manage:
         trees.append(plan.tables.manage)
     return trees

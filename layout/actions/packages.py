@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from layout.core.dpkg import installed
 from layout.core.errors import LayoutError
-from layout.core.model import Jail, Platform
+from layout.core.model import Jail, Kind, Platform
 from layout.host.beneath import Dir
 
 _STATUS = "j/mroot/usr/lib/sysimage/dpkg/status"
@@ -18,7 +18,7 @@ def missing(root: Dir, jails: Iterable[Jail]) -> dict[str, list[str]]:
     wanted = {
         jail.name: jail.settings.packages
         for jail in jails
-        if jail.platform is Platform.LINUX and jail.settings.packages
+        if jail.kind is Kind.SHARED and jail.platform is Platform.LINUX and jail.settings.packages
     }
     if not wanted:
         return {}

@@ -1,13 +1,12 @@
-"""Jails with a service in them: start, stop and how they stand, on the platform that this is."""
+"""Jails with a service in them: start, stop and how they stand, each kind in its own way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from layout.core.errors import LayoutError, UsageError
-from layout.core.model import Platform
-from layout.host.site import running_platform
+from layout.actions.kinds import design_of
+from layout.core.errors import LayoutError
 
 if TYPE_CHECKING:
     from layout.actions.context import Context
@@ -18,51 +17,27 @@ Tell = Callable[[str], None]
 """Takes a remark for the administrator."""
 
 
-def _here() -> Any:
-    """Return the module of this platform; only that one is loaded."""
-    if running_platform() is Platform.LINUX:
-        from layout.actions import running_linux
-
-        return running_linux
-    from layout.actions import running_freebsd
-
-    return running_freebsd
-
-
 def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = None) -> Running:
     """Start the service of a jail and wait until it is ready; one that runs already is left alone.
 
     `engine` (Linux) takes the place of the profile's. Raises LayoutError; nothing of it runs then.
     """
-    if running_platform() is Platform.LINUX:
-        from layout.actions import running_linux
-
-        return running_linux.start(context, plan, tell, engine)
-    if engine not in {None, "auto"}:
-        raise UsageError("--engine", str(engine), "Linux: on FreeBSD it is always jail(8)")
-    result: Running = _here().start(context, plan, tell)
-    return result
+    return design_of(plan.jail.kind).start(context, plan, tell, engine)
 
 
 def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
     """End the service, first by its own signal; say whether there was one. Raises LayoutError."""
-    result: bool = _here().stop(context, plan, tell)
-    return result
+    return design_of(plan.jail.kind).stop(context, plan, tell)
 
 
 def restart(context: Context, plan: JailPlan, tell: Tell, engine: str | None = None) -> Running:
     """Stop it, if it runs, and start it. Raises LayoutError."""
-    if running_platform() is Platform.LINUX:
-        stop(context, plan, tell)
-        return start(context, plan, tell, engine)
-    result: Running = _here().restart(context, plan, tell)
-    return result
+    return design_of(plan.jail.kind).restart(context, plan, tell, engine)
 
 
 def running(context: Context, plan: JailPlan) -> Running | None:
     """Return how the jail stands as the system says, or None when nothing runs. Raises LayoutError."""
-    result: Running | None = _here().running(context, plan)
-    return result
+    return design_of(plan.jail.kind).running(context, plan)
 
 
 def execute(context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
@@ -70,17 +45,12 @@ def execute(context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
 
     Raises LayoutError when it is not running.
     """
-    result: int = _here().execute(context, plan, argv)
-    return result
+    return design_of(plan.jail.kind).execute(context, plan, argv)
 
 
 def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
     """Return path, what is found and what is expected where a running service has more than it should."""
-    if running_platform() is not Platform.LINUX:  # jail(8) is asked by layout.actions.booting_freebsd
-        return []
-    from layout.actions import running_linux
-
-    return running_linux.drift(context, plan)
+    return design_of(plan.jail.kind).drift(context, plan)
 
 
 def leftovers(context: Context, plan: JailPlan) -> bool:
@@ -88,11 +58,7 @@ def leftovers(context: Context, plan: JailPlan) -> bool:
 
     The caller holds the lock of ROOT. Raises LayoutError.
     """
-    if running_platform() is not Platform.LINUX:  # jail(8) keeps no records of ours
-        return False
-    from layout.actions import running_linux
-
-    return running_linux.leftovers(context, plan)
+    return design_of(plan.jail.kind).leftovers(context, plan)
 
 
 def require_stopped(context: Context, plan: JailPlan, what: str) -> None:

@@ -9,15 +9,16 @@ from typing import assert_never
 
 from layout.actions import booting_freebsd, hostfstab, mounting
 from layout.actions.context import Context
+from layout.actions.kinds import design_of
 from layout.actions.observe import Is, Observer
 from layout.actions.running import drift, running
 from layout.core import compare, findings
 from layout.core.compare import Live, is_below
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, Report, error, named, warning
-from layout.core.model import Copy, Entry, File, Identity, JailPlan, Mount, Platform, Preset
+from layout.core.model import Copy, Entry, File, Identity, JailPlan, Kind, Mount, Platform, Preset
 from layout.core.names import check_name
-from layout.core.plan import SPLIT, host_files, plan_host, plan_mroot
+from layout.core.plan import SPLIT, host_files, needs_base, plan_host, plan_mroot
 from layout.core.tables import hand_edited
 from layout.host import hostfiles, locks, records, table
 from layout.host.beneath import Dir, Seen, walk
@@ -148,7 +149,7 @@ class _Verifier:
         path = state.show(BASE_RECORD)
         try:
             self.base = records.read(state, BASE_RECORD, BaseRecord)
-            if self.base is None:
+            if self.base is None and self._shares():
                 self.host.append(error("S5-base", path, "no record", "the base's record", _INIT))
         except (OSError, LayoutError) as problem:
             found = problem.found if isinstance(problem, LayoutError) else str(problem)
@@ -159,8 +160,12 @@ class _Verifier:
             self.host.append(error("S5-interrupted", state.show(COMMIT), "an interrupted init", "none", hint))
         source = self.base.source if self.base is not None else ""
         has_sys = self.base is not None and self.base.sys_directory
-        shared = plan_mroot(self.site.platform, source, sys_directory=has_sys)
+        shared = plan_mroot(self.site.platform, source, sys_directory=has_sys) if self._shares() else ()
         self._entries(observer, [*plan_host(), *shared], self.host)
+
+    def _shares(self) -> bool:
+        """Say whether there is, or ought to be, a base."""
+        return self.base is not None or any(needs_base(plan.jail) for plan in self.plans)
 
     def _stray(self, root: Dir, names: Sequence[str], live: Live) -> None:
         """Look for directories and mounts in the places of jails that belong to none."""
@@ -287,7 +292,10 @@ class _Verifier:
             into += manage_freebsd.findings(self.site, state, jail.name)
         if jail.platform is running_platform():
             self._service(state, plan, into)
-        if jail.suid:
+        into += design_of(jail.kind).findings(self.context, root, plan, quick=self.quick)
+        if jail.kind is not Kind.SHARED:
+            pass  # what such a design gives up is for its own findings to say
+        elif jail.suid:
             hint = "take suid = true out of the profile"
             into.append(warning("S2-suid", top, f"suid = true in profile {jail.profile}", "nosuid", hint))
         elif jail.preset is Preset.CLASSIC:

@@ -38,7 +38,8 @@ class Globals(msgspec.Struct):
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "trees": ("init", "plan", "verify", "show", "destroy", "recover"),
-    "mounts": ("mount", "umount", "fstab", "render"),
+    "mounts": ("mount", "umount", "fstab"),
+    "rendering": ("render",),
     "sessions": ("manage",),
     "jails": ("status", "start", "stop", "restart", "exec"),
     "profiles": ("profile",),

@@ -48,6 +48,16 @@ class Boot(StrEnum):
     NONE = "none"
 
 
+class Kind(StrEnum):
+    """Which of the five designs a jail has (docs/designs.md)."""
+
+    SHARED = "shared"
+    OSLESS = "osless"
+    FULL = "full"
+    THIN = "thin"
+    SERVICE = "service"
+
+
 class Site(msgspec.Struct, frozen=True):
     """Where things live on this host."""
 
@@ -80,6 +90,7 @@ class Jail(msgspec.Struct, frozen=True):
     manage: Manage
     platform: Platform
     boot: Boot = Boot.JAIL
+    kind: Kind = Kind.SHARED
     suid: bool = False
     exec: bool = False
     state: tuple[State, ...] = ()
@@ -183,4 +194,5 @@ class Plan(msgspec.Struct, frozen=True):
     """Source of mroot, as given to --base."""
     host: tuple[Entry, ...]
     mroot: tuple[Entry, ...]
+    """Nothing when none of the jails shares a base."""
     jails: tuple[JailPlan, ...]

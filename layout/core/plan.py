@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from layout.core import freebsd_files, jailconf
+from layout.core import freebsd_files, jailconf, kinds
 from layout.core.model import (
     BaseTree,
     Below,
@@ -17,6 +17,7 @@ from layout.core.model import (
     Identity,
     Jail,
     JailPlan,
+    Kind,
     Plan,
     Platform,
     Preset,
@@ -102,7 +103,23 @@ def plan_mroot(platform: Platform, source: str, *, sys_directory: bool = False) 
 
 
 def plan_jail(jail: Jail, site: Site, template: Template) -> JailPlan:
-    """One jail: mount points, its two halves, its identity, its mount tables."""
+    """Everything for one jail, as its design wants it. Raises UsageError."""
+    match jail.kind:
+        case Kind.SHARED:
+            return _plan_shared(jail, site, template)
+        case Kind.OSLESS | Kind.FULL | Kind.THIN | Kind.SERVICE:
+            raise kinds.unknown(jail.kind)
+        case _:
+            assert_never(jail.kind)
+
+
+def needs_base(jail: Jail) -> bool:
+    """Say whether a jail sees mroot."""
+    return jail.kind is Kind.SHARED
+
+
+def _plan_shared(jail: Jail, site: Site, template: Template) -> JailPlan:
+    """Mount points, its two halves, its identity, its mount tables."""
     name = jail.name
     s, t = f"s/{name}", f"t/{name}"
     entries: list[Entry] = [
@@ -148,6 +165,8 @@ def plan_jail(jail: Jail, site: Site, template: Template) -> JailPlan:
 def host_files(plan: JailPlan, site: Site) -> tuple[HostFile, ...]:
     """The generated files of one jail; apart from its plan, for only init and verify need to render them."""
     jail = plan.jail
+    if not plan.tables.jail:
+        return ()
     path = f"{site.etc}/fstab.d/{jail.name}"
     tables = (
         HostFile(f"{path}.fstab", render_table(jail, plan.tables.jail, jail.platform), 0o644, "its mounts"),
@@ -168,15 +187,17 @@ def plan(
     site: Site,
     source: str,
     jails: Sequence[Jail],
-    templates: Mapping[Preset, Template],
+    templates: Mapping[tuple[Kind, Preset], Template],
     *,
     sys_directory: bool = False,
+    has_base: bool = False,
 ) -> Plan:
-    """Everything for these jails. `templates` are by preset."""
+    """Everything for these jails. `templates` are by kind and preset; `has_base`: mroot is there already."""
+    shared = has_base or any(map(needs_base, jails))
     return Plan(
         site,
         source,
         plan_host(),
-        plan_mroot(site.platform, source, sys_directory=sys_directory),
-        tuple(plan_jail(jail, site, templates[jail.preset]) for jail in jails),
+        plan_mroot(site.platform, source, sys_directory=sys_directory) if shared else (),
+        tuple(plan_jail(jail, site, templates[jail.kind, jail.preset]) for jail in jails),
     )

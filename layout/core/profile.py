@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from layout.core.errors import UsageError
-from layout.core.model import Boot, Jail, Manage, Platform, Preset, State
+from layout.core.kinds import check_kind
+from layout.core.model import Boot, Jail, Kind, Manage, Platform, Preset, State
 from layout.core.service import Settings, check_settings
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -18,8 +19,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One kind of jail (layout.toml(5), design 6)."""
 
-    kind: Literal["shared"]
-    """Which design: 'shared' is the Mamalakis layout."""
+    kind: Kind
+    """Which design: 'shared', 'osless', 'full', 'thin' or 'service' (docs/designs.md)."""
     description: str
     """One line for `layout profile list`."""
     preset: Preset | None = None
@@ -104,7 +105,9 @@ def check(profile: Profile, name: str) -> Profile:
     A profile may come from a stranger: data only, no absolute path, nothing outside var and tmp.
     """
     for platform in Platform:
-        check_settings(_of(profile, platform), f"{name}: {platform}")
+        settings = _of(profile, platform)
+        check_settings(settings, f"{name}: {platform}")
+        check_kind(profile.kind, settings, f"{name}: {platform}")
     return profile
 
 
@@ -130,6 +133,7 @@ def decide(
         manage,
         platform,
         boot=boot,
+        kind=profile.kind,
         suid=profile.suid,
         exec=profile.exec,
         state=tuple(State(d.path, int(d.mode, 8), d.owner, d.group or d.owner) for d in settings.state),

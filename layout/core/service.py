@@ -91,6 +91,19 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`start` applies the rules of `redirect` and `nat`, `stop` removes them; else they are only rendered."""
 
 
+class HostMount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A directory of the host that the jail sees, always without setuid files, devices and programs."""
+
+    source: str
+    """Absolute path on the host, outside ROOT."""
+    target: str
+    """Relative to the jail's root: home, var/log/named."""
+    writable: bool = False
+    """The jail may write there: into the host's own directory."""
+    optional: bool = False
+    """FreeBSD: the host boots even when it cannot be mounted (failok)."""
+
+
 class JailParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """FreeBSD: parameters of jail(8) that a profile may choose."""
 
@@ -147,6 +160,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """FreeBSD: parameters of jail(8)."""
     example: Example = Example()
     """A configuration to start from."""
+    mounts: tuple[HostMount, ...] = ()
+    """Directories of the host that the jail sees: osless, full and thin."""
 
 
 _OWN = ("etc", "root", "usr/local", "usr/X11R6", "var")
@@ -180,6 +195,8 @@ def check_settings(settings: Settings, where: str) -> None:
         _check_example(file, f"{where}.example.files")
     for command in settings.example.commands:
         _check_command(command, f"{where}.example.commands")
+    for mount in settings.mounts:
+        _check_mount(mount, f"{where}.mounts")
 
 
 def address_of(text: str) -> tuple[str, int]:
@@ -192,6 +209,21 @@ def address_of(text: str) -> tuple[str, int]:
     if ":" in bare and bare == host:
         raise ValueError(text)
     return bare, int(port)
+
+
+def _check_mount(mount: HostMount, where: str) -> None:
+    parts = mount.source.split("/")
+    if (
+        parts[0]
+        or len(parts) < 2
+        or {"", ".", ".."} & set(parts[1:])
+        or re.search(r"[\0-\x1f]", mount.source)
+    ):
+        hint = "a directory of its own, not the whole host"
+        raise UsageError(where, f"source {mount.source!r}", "an absolute path, without '.' or '..'", hint)
+    parts = mount.target.split("/")
+    if {"", ".", ".."} & set(parts) or re.search(r"[\0-\x1f]", mount.target):
+        raise UsageError(where, f"target {mount.target!r}", "a path relative to the jail's root")
 
 
 def _check_directory(directory: StateDirectory, where: str, tops: tuple[str, ...]) -> None:

@@ -36,6 +36,12 @@ class Template(Struct, frozen=True):
     """Both tables for each of the eight choices of option words, at the index that _choice gives."""
 
 
+NO_MOUNTS = {
+    platform: Template("", platform, (), (), tuple(((), ()) for _ in range(8))) for platform in Platform
+}
+"""For a design that mounts nothing."""
+
+
 def _choice(suid: bool, exec_: bool, session: bool) -> int:
     return (not suid) | (not exec_) << 1 | session << 2
 

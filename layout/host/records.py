@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from layout.core.errors import LayoutError
-from layout.core.model import Boot, Manage, Platform, Preset
+from layout.core.model import Boot, Kind, Manage, Platform, Preset
 from layout.core.names import is_name
 from layout.host.beneath import Dir
 from layout.host.hostfiles import parse_toml
@@ -34,6 +34,8 @@ class JailRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created: str
     """RFC 3339, UTC."""
     boot: Boot = Boot.JAIL
+    kind: Kind = Kind.SHARED
+    """Never changes: another design is another jail."""
     state: Literal["ready", "destroying"] = "ready"
     """'destroying' while its trees go: such a jail is only there to be destroyed."""
     example: str = ""

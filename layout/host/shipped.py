@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from layout.core.errors import LayoutError, UsageError
-from layout.core.model import Platform, Preset, Site
+from layout.core.model import Kind, Platform, Preset, Site
 from layout.core.profile import Profile, check, decode
-from layout.core.tables import Template, load_template
+from layout.core.tables import NO_MOUNTS, Template, load_template
 from layout.host import hostfiles
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -60,9 +60,14 @@ def load_profile(path: str) -> Profile:
     return check(decode(data, Profile, path), path)
 
 
-def template(site: Site, preset: Preset, platform: Platform) -> Template:
-    """Load the template of the mount tables: the site's, else the shipped one. Raises LayoutError."""
-    name = f"{platform}-{preset}.fstab.in"
+def template(site: Site, kind: Kind, preset: Preset, platform: Platform) -> Template:
+    """Load the template of the mount tables: the site's, else the shipped one. Raises LayoutError.
+
+    The shared root has one for each preset, every other design has one of its own.
+    """
+    if kind is Kind.SERVICE:
+        return NO_MOUNTS[platform]
+    name = f"{platform}-{preset if kind is Kind.SHARED else kind}.fstab.in"
     for place in (f"{site.etc}/fstab.d", directory("fstab.d")):
         path = f"{place}/{name}"
         text = hostfiles.read_text(path)

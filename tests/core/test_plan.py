@@ -13,6 +13,7 @@ from layout.core.model import (
     File,
     Identity,
     Jail,
+    Kind,
     Manage,
     Plan,
     Platform,
@@ -32,7 +33,7 @@ def make(platform: Platform, *, sys_directory: bool = False, names: tuple[str, .
     state = (State("var/lib/x", 0o750, "x", "x"),)
     jails = [Jail(n, "p", Preset.HARDENED, Manage.SESSION, platform, state=state) for n in names]
     text = (TEMPLATES / f"{platform}-hardened.fstab.in").read_text()
-    templates = {Preset.HARDENED: load_template(text, "template", platform)}
+    templates = {(Kind.SHARED, Preset.HARDENED): load_template(text, "template", platform)}
     site = Site("/jails", "/etc/layout", platform, "/etc/fstab")
     return plan(site, "host", jails, templates, sys_directory=sys_directory)
 

@@ -113,7 +113,7 @@ JAIL = Jail("web", "default", Preset.CLASSIC, Manage.SESSION, Platform.LINUX)
 
 
 def work(*parts: Part, mounts: tuple[tuple[Mount, ...], ...] = (), source: Source | None = None) -> Work:
-    whole = plan(SITE, "host", [JAIL], {Preset.CLASSIC: TEMPLATE})
+    whole = plan(SITE, "host", [JAIL], {(JAIL.kind, Preset.CLASSIC): TEMPLATE})
     return Work("1.2", whole, source, parts, mounts)
 
 

@@ -84,7 +84,7 @@ def _print_plan(
 
     context = found.context(choice.platform)
     survey = action.survey(context, names, choice, mount=mount)
-    steps = action.describe(survey)
+    steps = action.describe(context, survey)
     if example:
         from layout.actions.example import pending
 

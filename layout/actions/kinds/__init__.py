@@ -1,0 +1,20 @@
+"""What each design does in its own way: one object for each kind of jail."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from layout.actions.kinds.design import Design
+from layout.core.kinds import unknown
+from layout.core.model import Kind
+
+
+def design_of(kind: Kind) -> Design:
+    """Return what a kind of jail does in its own way; only its module is loaded. Raises UsageError."""
+    match kind:
+        case Kind.SHARED:
+            return Design()
+        case Kind.OSLESS | Kind.FULL | Kind.THIN | Kind.SERVICE:
+            raise unknown(kind)
+        case _:
+            assert_never(kind)

@@ -1,0 +1,151 @@
+"""What commands ask of a design: the shared root's answers, of which the others change what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from layout.core.errors import UsageError
+from layout.core.model import Platform
+from layout.host.site import running_platform
+
+if TYPE_CHECKING:
+    from layout.actions.context import Context
+    from layout.actions.manage import Managed
+    from layout.actions.observe import Step
+    from layout.core.findings import Finding
+    from layout.core.model import JailPlan
+    from layout.core.running import Running
+    from layout.host.beneath import Dir
+    from layout.host.records import JailRecord
+
+Tell = Callable[[str], None]
+"""Takes a remark for the administrator."""
+
+
+class Design:
+    """The shared root."""
+
+    # -- trees ------------------------------------------------------------------------------------
+
+    def check(self, context: Context, plan: JailPlan) -> None:
+        """Make sure that this jail can be made here, before anything is. Raises UsageError, LayoutError."""
+
+    def steps(self, context: Context, plan: JailPlan) -> list[Step]:
+        """Return what `apply` would do now."""
+        return []
+
+    def apply(self, context: Context, root: Dir, state: Dir, plan: JailPlan) -> list[str]:
+        """Do what is no entry, file or mount, after those entries and files are made; return what was done.
+
+        Idempotent: a second run has nothing to do. The caller holds the lock of ROOT. Raises LayoutError.
+        """
+        return []
+
+    def findings(self, context: Context, root: Dir, plan: JailPlan, *, quick: bool) -> Iterable[Finding]:
+        """Return what is not as this design promises, besides mounts, entries and trees."""
+        return ()
+
+    def forget(self, context: Context, root: Dir, state: Dir, record: JailRecord) -> int:
+        """Take away what `apply` did, before the trees go; return how many things were removed.
+
+        The caller holds the locks, and nothing is mounted or runs. Raises LayoutError.
+        """
+        return 0
+
+    def artefacts(self, context: Context, plan: JailPlan) -> dict[str, Callable[[], str]]:
+        """Return what `layout render` can print for this one jail, by name: makers of its text."""
+        if plan.jail.platform is not Platform.LINUX:
+            return {}
+        from layout.actions import units_linux
+
+        return {
+            "unit": lambda: units_linux.unit(context, plan),
+            "nspawn": lambda: units_linux.nspawn(context, plan),
+        }
+
+    # -- sessions -----------------------------------------------------------------------------------
+
+    def manage(
+        self,
+        context: Context,
+        plan: JailPlan,
+        command: tuple[str, ...],
+        *,
+        sealed: bool = False,
+        base_ro: bool = False,
+        chroot: bool = False,
+        to_stderr: bool = False,
+    ) -> Managed:
+        """Run an administrator's session; see layout.actions.manage.manage."""
+        from layout.actions import manage
+
+        return manage.session(
+            context, plan, command, sealed=sealed, base_ro=base_ro, chroot=chroot, to_stderr=to_stderr
+        )
+
+    # -- the service; see layout.actions.running ----------------------------------------------------
+
+    def start(self, context: Context, plan: JailPlan, tell: Tell, engine: str | None) -> Running:
+        """Start the service and wait until it is ready."""
+        if running_platform() is Platform.LINUX:
+            from layout.actions import running_linux
+
+            return running_linux.start(context, plan, tell, engine)
+        if engine not in {None, "auto"}:
+            raise UsageError("--engine", str(engine), "Linux: on FreeBSD it is always jail(8)")
+        from layout.actions import running_freebsd
+
+        return running_freebsd.start(context, plan, tell)
+
+    def stop(self, context: Context, plan: JailPlan, tell: Tell) -> bool:
+        """End the service; say whether there was one."""
+        found: bool = _here().stop(context, plan, tell)
+        return found
+
+    def restart(self, context: Context, plan: JailPlan, tell: Tell, engine: str | None) -> Running:
+        """Stop the service, if it runs, and start it."""
+        if running_platform() is Platform.LINUX:
+            self.stop(context, plan, tell)
+            return self.start(context, plan, tell, engine)
+        from layout.actions import running_freebsd
+
+        return running_freebsd.restart(context, plan, tell)
+
+    def running(self, context: Context, plan: JailPlan) -> Running | None:
+        """Return how the jail stands."""
+        found: Running | None = _here().running(context, plan)
+        return found
+
+    def execute(self, context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
+        """Run a command in the running jail; return its exit status."""
+        found: int = _here().execute(context, plan, argv)
+        return found
+
+    def drift(self, context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
+        """Return in what a running service has more than it should."""
+        if running_platform() is not Platform.LINUX:  # jail(8) is asked by layout.actions.booting_freebsd
+            return []
+        from layout.actions import running_linux
+
+        return running_linux.drift(context, plan)
+
+    def leftovers(self, context: Context, plan: JailPlan) -> bool:
+        """Take away what a crash left of a service; say whether there was something."""
+        if running_platform() is not Platform.LINUX:  # jail(8) keeps no records of ours
+            return False
+        from layout.actions import running_linux
+
+        return running_linux.leftovers(context, plan)
+
+
+def _here() -> ModuleType:
+    """Return the module of this platform; only that one is loaded."""
+    if running_platform() is Platform.LINUX:
+        from layout.actions import running_linux
+
+        return running_linux
+    from layout.actions import running_freebsd
+
+    return running_freebsd

@@ -1,0 +1,117 @@
+"""`layout render`: every artefact that layout generates, on stdout."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal, assert_never
+
+import typer
+
+from layout.actions.context import Choice
+from layout.cli.app import ForPlatform, Globals, Names, WithManage, WithPreset, app, globals_of
+from layout.cli.output import plural
+from layout.core.errors import UsageError
+from layout.core.model import Platform, Preset
+
+
+class Artefact(StrEnum):
+    """What can be rendered."""
+
+    FSTAB = "fstab"
+    JAIL_CONF = "jail.conf"
+    RC_CONF = "rc.conf"
+    RC_D = "rc.d"
+    RC_D_VERIFY = "rc.d-verify"
+    PERIODIC = "periodic"
+    CONFIG = "layout.toml"
+    UNIT = "unit"
+    NSPAWN = "nspawn"
+
+
+@app.command()
+def render(
+    ctx: typer.Context,
+    kind: Annotated[Artefact, typer.Argument(help="Which artefact.", show_default=False)],
+    names: Names = None,
+    platform: ForPlatform = None,
+    preset: WithPreset = None,
+    manage: WithManage = None,
+) -> None:
+    """Print a generated artefact."""
+    found = globals_of(ctx)
+    match kind:
+        case Artefact.FSTAB:
+            from layout.cli.commands.mounts import fstab
+
+            fstab(ctx, names, platform, preset, manage)
+        case Artefact.RC_D if not names:
+            _host_script(found, names, "rc.d/layout")
+        case Artefact.RC_D_VERIFY:
+            _host_script(found, names, "rc.d/layout_verify")
+        case Artefact.PERIODIC:
+            _host_script(found, names, "periodic/security/450.layout")
+        case Artefact.CONFIG:
+            _host_script(found, names, "")
+        case Artefact.JAIL_CONF | Artefact.RC_CONF:
+            _jails(found, kind, names, preset)
+        case Artefact.UNIT | Artefact.NSPAWN | Artefact.RC_D:
+            _one_jail(found, kind, names or [], platform)
+        case _:
+            assert_never(kind)
+
+
+def _print(found: Globals, text: str) -> None:
+    if found.output.json:
+        found.output.document({"text": text})
+    else:
+        found.output.raw(text)
+
+
+def _one_jail(found: Globals, kind: Artefact, names: list[str], platform: Platform | None) -> None:
+    """Print what one jail has for itself, as its design makes it."""
+    from layout.actions.kinds import design_of
+
+    context = found.context(platform)
+    if len(names) != 1:
+        raise UsageError(f"layout render {kind}", plural(len(names), "name"), "one jail: a file each")
+    (plan,) = context.described(names, Choice(platform=platform))
+    known = design_of(plan.jail.kind).artefacts(context, plan)
+    if kind not in known:
+        words = ", ".join(sorted(known)) or "none of its own"
+        hint = "without a name it is the host's" if kind is Artefact.RC_D else ""
+        what = f"a jail of {plan.jail.platform}, kind {plan.jail.kind}"
+        raise UsageError(f"layout render {kind}", what, f"one that has it; this one has {words}", hint)
+    _print(found, known[kind]())
+
+
+def _jails(
+    found: Globals,
+    kind: Literal[Artefact.JAIL_CONF, Artefact.RC_CONF],
+    names: list[str] | None,
+    preset: Preset | None,
+) -> None:
+    """Print how jails run on FreeBSD."""
+    from layout.core import jailconf
+
+    context = found.context(Platform.FREEBSD)
+    plans = context.described(names or [], Choice(preset=preset))
+    if any(plan.jail.platform is not Platform.FREEBSD for plan in plans):
+        plans = context.described(names or [], Choice(platform=Platform.FREEBSD, preset=preset))
+    if kind is Artefact.RC_CONF:
+        text = jailconf.rc_conf(plans)
+    else:
+        text = "".join(jailconf.render(plan, context.site) for plan in plans)
+    _print(found, text)
+
+
+def _host_script(found: Globals, names: list[str] | None, template: str) -> None:
+    """Print what is for the host as a whole: a script, or (without a template) the sample configuration."""
+    from layout.actions import integration
+
+    if names:
+        raise UsageError(
+            "layout render", f"the jail {names[0]}", "none: this one is the host's, not a jail's"
+        )
+    _print(
+        found, integration.script(template, found.root, found.config) if template else integration.sample()
+    )

@@ -1,0 +1,51 @@
+"""What the designs besides the shared root want of a profile, and the mounts that several of them have."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from layout.core.errors import UsageError
+from layout.core.model import Jail, Kind, Mount, Platform, Tables
+from layout.core.service import Settings
+
+_MOUNTS = {Kind.OSLESS, Kind.FULL, Kind.THIN}
+"""Designs whose jails can see directories of the host."""
+
+
+def check_kind(kind: Kind, settings: Settings, where: str) -> None:
+    """Make sure that a profile has what its design needs, and nothing of another one. Raises UsageError."""
+    if settings.mounts and kind not in _MOUNTS:
+        raise UsageError(
+            f"{where}.mounts", f"mounts for kind {kind}", f"one of: {', '.join(sorted(_MOUNTS))}"
+        )
+
+
+def unknown(kind: Kind) -> UsageError:
+    """Return the error for a design that cannot be made."""
+    return UsageError("kind", repr(str(kind)), "'shared'")
+
+
+def host_mounts(jail: Jail, root: str) -> tuple[Mount, ...]:
+    """Return the directories of the host that a jail sees; `root` is ROOT.
+
+    Never with setuid files, devices or programs: what the host keeps there is data.
+    """
+    found = []
+    for one in jail.settings.mounts:
+        target = f"{root}/j/{jail.name}/{one.target}"
+        access = "rw" if one.writable else "ro"
+        match jail.platform:
+            case Platform.LINUX:
+                options = ("bind", access, "nosuid", "nodev", "noexec", "private")
+                found.append(Mount(one.source, target, "none", options))
+            case Platform.FREEBSD:
+                options = (access, "nosuid", "noexec", *(("failok",) if one.optional else ()))
+                found.append(Mount(one.source, target, "nullfs", options))
+            case _:
+                assert_never(jail.platform)
+    return tuple(found)
+
+
+def with_mounts(tables: Tables, jail: Jail, root: str) -> Tables:
+    """Return a jail's tables with the directories of the host that it sees, after its own mounts."""
+    return Tables((*tables.jail, *host_mounts(jail, root)), tables.manage)
