@@ -8,8 +8,8 @@ from typing import Protocol, assert_never
 from layout.core import compare
 from layout.core.compare import Live, is_below
 from layout.core.errors import LayoutError
-from layout.core.findings import Finding, error, named
-from layout.core.model import JailPlan, Manage, Mount, Platform, Preset, Site
+from layout.core.findings import Finding
+from layout.core.model import JailPlan, Manage, Mount, Platform, Site
 from layout.core.mountinfo import MountPoint
 from layout.host import table
 from layout.host.site import running_platform
@@ -196,31 +196,19 @@ def release_root(site: Site) -> None:
     _host().release_root(site)
 
 
-def findings(plan: JailPlan, site: Site, live: Live) -> list[Finding]:
-    """Return what is wrong with the mounts of one jail, extra ones included."""
-    jail = plan.jail
-    opted_out = jail.exec or jail.preset is Preset.CLASSIC
-    found: list[Finding] = []
-    for tree in wanted(plan):
-        found += compare.compare(tree, live)
-        for mount in tree:
-            if live.at(mount.target):
-                found += _host().device_findings(mount)
-    running = _host().of_running(site, plan)
-    found += compare.compare(running, live)
-    for mount in running:
-        if live.at(mount.target):
-            found += _host().device_findings(mount)
-    found += compare.writable_and_executable(plan.tables.jail, live, opted_out=opted_out)
-    found += compare.unplanned((*plan.tables.jail, *running), live, f"{site.root}/j/{jail.name}")
-    if jail.manage is Manage.BOOT:
-        found += compare.unplanned(
-            _host().with_nodes(plan.tables.manage, live), live, f"{site.root}/manage/{jail.name}"
-        )
-    elif below := live.below(f"{site.root}/manage/{jail.name}"):
-        hint = "layout umount --manage NAME; a session of layout manage needs no mount that others see"
-        found.append(error("S3-view", below[0], "the writable view, mounted", "none between sessions", hint))
-    return [named(finding, jail.name) for finding in found]
+def of_running(site: Site, plan: JailPlan) -> tuple[Mount, ...]:
+    """Return what is mounted for a jail only while it runs. Raises LayoutError."""
+    return _host().of_running(site, plan)
+
+
+def with_nodes(tree: Sequence[Mount], live: Live) -> list[Mount]:
+    """Return a tree with the device nodes that belong to it, where they are mounts of their own."""
+    return _host().with_nodes(tree, live)
+
+
+def device_findings(mount: Mount) -> list[Finding]:
+    """Return what is wrong with the devices that a mount shows."""
+    return _host().device_findings(mount)
 
 
 def mounts_below(root: str, paths: Sequence[str]) -> list[MountPoint]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 from layout.core.findings import Finding, error, warning
@@ -134,38 +134,59 @@ def _order(stack: list[MountPoint]) -> None:
 
 def compare(planned: Sequence[Mount], live: Live) -> list[Finding]:
     """Return what is wrong with these planned mounts: missing, stacked, another source, options, shared."""
-    missing = [mount for mount in planned if not live.at(mount.target)]
-    if planned and len(missing) == len(planned):
-        return [
-            error("S1-unmounted", planned[0].target, "nothing mounted", "its mounts", "layout mount NAME")
-        ]
-    findings = [
-        error("S1-missing", m.target, "no mount", f"a mount of {m.source}", "layout mount NAME")
-        for m in missing
-    ]
+    findings = missing(planned, live)
     for mount in planned:
-        found = live.at(mount.target)
-        if found:
-            findings += _one(mount, found, live)
+        if found := live.at(mount.target):
+            for judge in (stacked, wrong_source, wrong_options, propagated):
+                findings += judge(mount, found, live)
     return findings
 
 
-def _one(mount: Mount, found: list[MountPoint], live: Live) -> list[Finding]:
+def missing(planned: Sequence[Mount], live: Live) -> list[Finding]:
+    """Return a finding for each planned mount that is not there, a single one when there is none at all."""
+    lacking = [mount for mount in planned if not live.at(mount.target)]
+    if planned and len(lacking) == len(planned):
+        return [
+            error("S1-unmounted", planned[0].target, "nothing mounted", "its mounts", "layout mount NAME")
+        ]
+    return [
+        error("S1-missing", m.target, "no mount", f"a mount of {m.source}", "layout mount NAME")
+        for m in lacking
+    ]
+
+
+Judge = Callable[[Mount, list[MountPoint], Live], list[Finding]]
+"""Takes a planned mount, what is mounted on its point, the visible one last, and the table."""
+
+
+def stacked(mount: Mount, found: list[MountPoint], live: Live) -> list[Finding]:
+    """Return a finding when more than one mount lies on a point."""
+    del live
+    if len(found) == 1:
+        return []
+    table = "findmnt" if mount.fstype not in _OF_FREEBSD else "mount -v | grep"
+    hint = f"see who mounted it: {table} {mount.target}; umount {mount.target} takes the one on top away"
+    return [error("S1-stacked", mount.target, f"{len(found)} mounts on one point", "exactly one", hint)]
+
+
+def wrong_source(mount: Mount, found: list[MountPoint], live: Live) -> list[Finding]:
+    """Return a finding when something else is shown than planned."""
+    top = found[-1]
+    if shows(mount, top, live):
+        return []
+    seen, wanted = f"type {top.fstype}", f"type {mount.fstype}"
+    if mount.fstype == "none":
+        seen, wanted = f"{top.root} of device {top.dev}", mount.source
+    elif mount.fstype == "nullfs":
+        seen, wanted = f"a {top.fstype} of {top.source}", f"a nullfs of {mount.source}"
+    return [error("S1-source", mount.target, seen, wanted, _AGAIN)]
+
+
+def wrong_options(mount: Mount, found: list[MountPoint], live: Live) -> list[Finding]:
+    """Return findings for options that make a mount safe and are missing, and for one that is read-only."""
+    del live
     findings = []
     top = found[-1]
-    if len(found) > 1:
-        table = "findmnt" if mount.fstype not in _OF_FREEBSD else "mount -v | grep"
-        hint = f"see who mounted it: {table} {mount.target}; umount {mount.target} takes the one on top away"
-        findings.append(
-            error("S1-stacked", mount.target, f"{len(found)} mounts on one point", "exactly one", hint)
-        )
-    if not shows(mount, top, live):
-        seen, wanted = f"type {top.fstype}", f"type {mount.fstype}"
-        if mount.fstype == "none":
-            seen, wanted = f"{top.root} of device {top.dev}", mount.source
-        elif mount.fstype == "nullfs":
-            seen, wanted = f"a {top.fstype} of {top.source}", f"a nullfs of {mount.source}"
-        findings.append(error("S1-source", mount.target, seen, wanted, _AGAIN))
     lacking = ",".join(word for word in _STRICT if word in mount.options and word not in top.options)
     if lacking:
         hint = f"{_AGAIN}; find out who remounted it"
@@ -176,12 +197,17 @@ def _one(mount: Mount, found: list[MountPoint], live: Live) -> list[Finding]:
         elif top.super_options.split(",", 1)[0] == "ro":
             hint = "the kernel may have done that after an error of the disk: see dmesg"
             findings.append(error("S2-options", mount.target, "on a read-only file system", "writable", hint))
-    if top.propagation:
-        hint = f"mounts on it appear in other jails: {_AGAIN}"
-        findings.append(
-            error("S2-propagation", mount.target, f"propagation {top.propagation}", "private", hint)
-        )
     return findings
+
+
+def propagated(mount: Mount, found: list[MountPoint], live: Live) -> list[Finding]:
+    """Return a finding for a mount that is not private."""
+    del live
+    tags = found[-1].propagation
+    if not tags:
+        return []
+    hint = f"mounts on it appear in other jails: {_AGAIN}"
+    return [error("S2-propagation", mount.target, f"propagation {tags}", "private", hint)]
 
 
 def is_view(mount: Mount) -> bool:
