@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 
 from msgspec import structs
 
@@ -19,8 +20,20 @@ from layout.host.linux.mounts import Mounter
 _TEMPORARY = (syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV, (("mode", "1777"), ("size", "1g")))
 _RUN = (syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV, (("mode", "755"), ("size", "64m")))
 _SEALED = (syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV, (("mode", "755"), ("size", "512m")))
-_GUARDS = ("nosuid", "nodev", "nosymfollow")
-"""What a session's t always has: its content is the jail's, and the session belongs to root."""
+_GUARDS = ("nosuid", "nodev", "noexec", "nosymfollow")
+"""What the jail's /var always has in a session: its content is the jail's, the session belongs to root."""
+_COVERED = (
+    "var/tmp",
+    "var/cache/apt",
+    "var/cache/debconf",
+    "var/cache/ldconfig",
+    "var/lib/apt",
+    "var/lib/pam",
+    "var/lib/ucf",
+)
+"""Of the jail's t: what tools of the administrator write and read again, or believe. A session has its own,
+as the skeleton has them: package lists, answers to questions, what a file of /etc was before an edit."""
+_HOSTILE = "the jail's t is not what it was: look at it from outside, or use --sealed"
 # A shell's history would be the one change that every session makes to s.
 _ENVIRONMENT = {"HISTFILE": ""}
 _DPKG = {"DPKG_ADMINDIR": "/usr/lib/sysimage/dpkg"}
@@ -85,22 +98,61 @@ def _attach(site: Site, plan: JailPlan, *, sealed: bool, base_ro: bool) -> None:
     mountpoint = f"{site.root}/manage/{plan.jail.name}"
     t = f"{mountpoint}/t"
     tree = []
+    of_jail = []
     for mount in plan.tables.manage:
-        if mount.target == mountpoint and base_ro:
-            tree.append(_with(mount, "ro"))
-        elif mount.target != t:
-            tree.append(mount)
-        elif not sealed:
-            tree.append(_with(mount, *_GUARDS))
+        if mount.target == t:
+            of_jail.append(_with(mount, *_GUARDS))
+        else:
+            tree.append(_with(mount, "ro") if mount.target == mountpoint and base_ro else mount)
     live = Live(table.read())
     with open_root(site.root) as root, Mounter(root, mounting_linux.submounts(site.root, live)) as mounter:
         mounter.attach(tree)
-        with open_root(mountpoint) as view:
-            if sealed:
-                _cover(view, "t", _SEALED)
-                with root.open("skel/t") as origin, open_root(t) as fresh:
+        with open_root(mountpoint) as view, root.open("skel/t") as origin:
+            # A tmpfs, and the jail's own /var below it: a mount point in the jail's t would go with the
+            # directory when the jail renames that, and the session's private /tmp with it.
+            _cover(view, "t", _SEALED)
+            with open_root(t) as fresh:
+                if sealed:
                     write_items(load_tree(origin), fresh)
+                else:
+                    fresh.make_dir("var", 0o755)
+                    fresh.make_dir("tmp", 0o1777)
+            if not sealed:
+                for mount in of_jail:
+                    _attach_var(mounter, mount)
+                for path in _COVERED:
+                    _replace(view, origin, path)
             _private(view)
+
+
+def _attach_var(mounter: Mounter, t: Mount) -> None:
+    """Mount the jail's /var, which may be anything. Raises LayoutError."""
+    var = structs.replace(t, source=f"{t.source}/var", target=f"{t.target}/var")
+    try:
+        mounter.attach([var])
+    except LayoutError as problem:
+        raise LayoutError(problem.path, problem.found, problem.expected, _HOSTILE) from None
+
+
+def _replace(view: Dir, skeleton: Dir, path: str) -> None:
+    """Give the session its own directory in place of one of the jail's t, if that has it.
+
+    What is there and is no directory, or is reached through a link, cannot be used in a session anyway.
+    """
+    try:
+        with view.open(f"t/{path}") as found:
+            mode = stat.S_IMODE(os.fstat(found.fd).st_mode)
+    except (FileNotFoundError, LayoutError):
+        return
+    flags, _ = _TEMPORARY
+    mode = 0o1777 if path == "var/tmp" else mode & 0o755
+    _cover(view, f"t/{path}", (flags, (("mode", f"{mode:o}"), ("size", "1g"))))
+    with (
+        contextlib.suppress(FileNotFoundError, LayoutError),
+        skeleton.open(path) as origin,
+        view.open(f"t/{path}") as fresh,
+    ):
+        write_items(load_tree(origin), fresh)
 
 
 def _private(view: Dir) -> None:
@@ -128,7 +180,7 @@ def _cover(view: Dir, path: str, how: tuple[int, tuple[tuple[str, str], ...]]) -
             view.show(path),
             "no real directory",
             "a directory",
-            "the jail's t is not what it was: look at it from outside, or use --sealed",
+            _HOSTILE,
         ) from None
     try:
         made = devices.tmpfs(*how)

@@ -111,8 +111,9 @@ def test_a_sealed_session_sees_nothing_of_t(yard: Yard) -> None:
 def test_t_is_guarded_in_every_session(yard: Yard, preset: str) -> None:
     yard.ok("init", "a", "--preset", preset, "--no-mount")
     found = options(yard)
-    assert {"rw", "nosuid", "nodev", "nosymfollow"} <= found["/t"]
-    assert {"/", "/s", "/t", "/t/tmp", "/dev", "/dev/pts", "/proc"} <= set(found)
+    assert {"rw", "nosuid", "nodev", "noexec", "nosymfollow"} <= found["/t/var"]
+    assert {"rw", "nosuid", "nodev"} <= found["/t"] & found["/t/tmp"] & found["/t/var/tmp"]
+    assert {"/", "/s", "/dev", "/dev/pts", "/proc"} <= set(found)
     assert "rw" in found["/"] & found["/s"]
 
 
@@ -125,29 +126,68 @@ def test_a_link_in_t_does_not_lead_a_session_into_s(yard: Yard) -> None:
 
 
 HOSTILE = {
-    "tmp is missing": lambda t: (t / "tmp").rename(t / "gone"),
-    "tmp is a link": lambda t: ((t / "tmp").rename(t / "gone"), (t / "tmp").symlink_to("/etc")),
-    "tmp is a FIFO": lambda t: ((t / "tmp").rename(t / "gone"), os.mkfifo(t / "tmp")),
+    "missing": lambda path: None,
+    "a link": lambda path: path.symlink_to("/s/etc"),
+    "a FIFO": os.mkfifo,
+    "a file": lambda path: path.write_text("", encoding="utf-8"),
 }
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_a_t_that_cannot_be_used_is_an_error_with_a_way_out(yard: Yard, hostile: str) -> None:
-    HOSTILE[hostile](yard.root / "t/a")
-    done = manage(yard, "echo ran")
+def test_a_var_that_cannot_be_used_is_an_error_with_a_way_out(yard: Yard, hostile: str) -> None:
+    (yard.root / "t/a/var").rename(yard.root / "t/a/gone")
+    HOSTILE[hostile](yard.root / "t/a/var")
+    done = manage(yard, "echo pwned >/var/passwd")
     assert (done.code, done.out) == (1, "")
-    assert f"{yard.root}/manage/a/t/tmp: found no real directory" in done.err
+    assert f"{yard.root}/t/a/var: found " in done.err
     assert "--sealed" in done.err
+    assert b"pwned" not in (yard.root / "s/a/etc/passwd").read_bytes()
     assert manage(yard, "echo ran", "--sealed").out == "ran\n"
     assert yard.mounts() == []
 
 
-def test_a_var_that_is_a_link_leads_nowhere(yard: Yard) -> None:
-    (yard.root / "t/a/var").rename(yard.root / "t/a/gone")
-    (yard.root / "t/a/var").symlink_to("/s/etc")
-    done = manage(yard, "echo pwned >/var/passwd; ls /var/")
-    assert done.err.count("Too many levels of symbolic links") == 2
-    assert b"pwned" not in (yard.root / "s/a/etc/passwd").read_bytes()
+@pytest.mark.parametrize("hostile", HOSTILE)
+@pytest.mark.parametrize("place", ["tmp", "var/tmp", "var/lib"])
+def test_whatever_the_jail_made_of_other_places_a_session_opens(yard: Yard, place: str, hostile: str) -> None:
+    (yard.root / "t/a" / place).rename(yard.root / "t/a/gone")
+    HOSTILE[hostile](yard.root / "t/a" / place)
+    done = manage(yard, "echo mine >/tmp/mine && cat /tmp/mine")
+    assert (done.code, done.out) == (0, "mine\n"), done.err
+    assert not (yard.root / "s/a/etc/mine").exists()
+
+
+def test_a_running_jail_cannot_take_the_private_tmp_away(yard: Yard) -> None:
+    """A mount point goes with its directory when somebody in another namespace renames that."""
+    t, root = yard.root / "t/a", yard.root / "s/a/root"
+    script = (
+        "touch /root/ready; until test -e /root/go; do sleep 0.02; done; ls -A /tmp /var/tmp/; echo x >/tmp/x"
+    )
+    with yard.process("manage", "a", "--", "sh", "-c", script, stdin=subprocess.DEVNULL) as session:
+        end = time.monotonic() + 20
+        while not (root / "ready").exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        (t / "tmp").rename(t / "gone")
+        (t / "tmp").mkdir()
+        (t / "tmp/trap").touch()
+        (t / "var").rename(t / "other")
+        (t / "var").mkdir()
+        (t / "var/trap").touch()
+        (root / "go").touch()
+        out, err = session.communicate(timeout=20)
+    assert session.returncode == 0, err
+    assert "trap" not in out
+    assert os.listdir(t / "tmp") == ["trap"]
+
+
+def test_what_tools_believe_is_the_sessions_own(yard: Yard) -> None:
+    """As the skeleton has it, and gone with the session."""
+    for tree in ("skel/t", "t/a"):
+        for place in ("var/lib/apt", "var/cache/debconf"):
+            (yard.root / tree / place).mkdir(parents=True, exist_ok=True)
+            (yard.root / tree / place / "from").write_text(tree, encoding="utf-8")
+    done = manage(yard, "cat /var/lib/apt/from; cat /var/cache/debconf/from; touch /var/lib/apt/mine")
+    assert (done.code, done.out) == (0, "skel/tskel/t"), done.err
+    assert not (yard.root / "t/a/var/lib/apt/mine").exists()
 
 
 # --- what the caller gets -----------------------------------------------------------------------------------
