@@ -69,6 +69,7 @@ PATH_DOORS = {
     "layout.host.locks": "one lock file, opened by descriptor",
     "layout.host.site": "looks at ROOT and its parents, before there is a descriptor to go by",
     "layout.host.closure": "reads the host's own programs and libraries",
+    "layout.host.thin_closure": "as closure",
     "layout.host.libraries": "as closure",
     "layout.host.ldso": "as closure",
     "layout.host.elf": "as closure",

@@ -11,6 +11,7 @@ import msgspec
 
 from layout.core.errors import UsageError
 from layout.core.redirect import Redirect, check_redirects
+from layout.core.thin import Thin, check_thin
 
 
 class StateDirectory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -162,6 +163,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A configuration to start from."""
     mounts: tuple[HostMount, ...] = ()
     """Directories of the host that the jail sees: osless, full and thin."""
+    thin: Thin = Thin()
+    """What the root of a thin jail is made from."""
 
 
 _OWN = ("etc", "root", "usr/local", "usr/X11R6", "var")
@@ -197,6 +200,7 @@ def check_settings(settings: Settings, where: str) -> None:
         _check_command(command, f"{where}.example.commands")
     for mount in settings.mounts:
         _check_mount(mount, f"{where}.mounts")
+    check_thin(settings.thin, f"{where}.thin")
 
 
 def address_of(text: str) -> tuple[str, int]:

@@ -79,7 +79,12 @@ class Closure:
 
 
 def library_closure(
-    programs: Iterable[str], root: str = "/", *, wanted: Iterable[str] = (), without: Collection[str] = ()
+    programs: Iterable[str],
+    root: str = "/",
+    *,
+    wanted: Iterable[str] = (),
+    without: Collection[str] = (),
+    modules: Iterable[str] = (),
 ) -> Closure:
     """Return the files and links that `programs` need in order to run inside `root`.
 
@@ -87,11 +92,14 @@ def library_closure(
     and reported in `missing` when they, or something they need, cannot be had: for `programs` that is an
     error. A wanted program is also left out when it needs a file whose name starts with one of `without`.
     The interpreter of a script and what glibc opens while it runs (name services, libgcc_s) are included.
+    `modules` are absolute paths of libraries that are opened by name (dlopen(3)): they and what they need.
     Raises LayoutError: path, what was found, what was expected. Source: ld.so(8), execve(2), elf(5).
     """
     builder = _Builder(Root(root))
     for name in programs:
         builder.add(name, ())
+    for name in modules:
+        builder.add_module(name)
     missing = []
     for name in wanted:
         try:
@@ -111,11 +119,29 @@ class _Builder:
         self._places: dict[str, str] = {}  # source -> the first path that has its content
         self._links: set[str] = set()
         self._configured: set[str] = set()
+        self._loaded_by = ""
 
     def add(self, name: str, without: tuple[str, ...]) -> None:
         """Add one program with everything it needs. Raises LayoutError."""
         needs = _Needs()
         self._program(name, needs, without)
+        self._take(needs)
+
+    def add_module(self, name: str) -> None:
+        """Add a library that a program opens by its path, with everything it needs. Raises LayoutError."""
+        needs = _Needs()
+        here, directory = self._root.resolve(name), self._root.resolve(os.path.dirname(name))
+        if here is None or directory is None or not stat.S_ISREG(self._root.mode(here.path)):
+            raise LayoutError(name, "nothing by that name", "a library")
+        library = self._root.program(here.path)
+        if not isinstance(library, Elf):
+            raise LayoutError(name, "a script", "a library")
+        needs.place(f"{directory.path.rstrip('/')}/{os.path.basename(name)}", here.path)
+        needs.links.update(directory.links)
+        self._libraries(name, here.path, library, needs, (), self._loaded_by)
+        self._take(needs)
+
+    def _take(self, needs: _Needs) -> None:
         for path, source in needs.files.items():
             self._files.setdefault(path, source)
             self._places.setdefault(source, path)
@@ -175,7 +201,8 @@ class _Builder:
             case Script(interpreter, argument):
                 self._interpreter(candidate, interpreter, argument, needs, without)
             case Elf() as elf:
-                self._libraries(candidate, here.path, elf, needs, without)
+                self._loaded_by = self._loaded_by or elf.interpreter or ""
+                self._libraries(candidate, here.path, elf, needs, without, elf.interpreter or "")
             case unknown:
                 assert_never(unknown)
         companion = _COMPANIONS.get(os.path.basename(candidate))
@@ -195,12 +222,14 @@ class _Builder:
             if words:
                 self._program(words[0], needs, without)
 
-    def _libraries(self, program: str, path: str, elf: Elf, needs: _Needs, without: tuple[str, ...]) -> None:
+    def _libraries(
+        self, program: str, path: str, elf: Elf, needs: _Needs, without: tuple[str, ...], loader: str
+    ) -> None:
         """Add what a loader would load for one program: breadth first, each name once, as ld.so(8)."""
         known: set[str] = set()
         if elf.interpreter is not None:
             known |= self._loader(program, elf, needs)
-        search = self._search(elf.interpreter or "")
+        search = self._search(loader)
         queue = [Loaded(elf, os.path.dirname(path), None)]
         for user in queue:
             # A loader may do without what only speeds a library up or stands in for its symbols.

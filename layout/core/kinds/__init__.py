@@ -7,6 +7,7 @@ from typing import assert_never
 from layout.core.errors import UsageError
 from layout.core.model import Jail, Kind, Mount, Platform, Tables
 from layout.core.service import Settings
+from layout.core.thin import Thin
 
 _MOUNTS = {Kind.OSLESS, Kind.FULL, Kind.THIN}
 """Designs whose jails can see directories of the host."""
@@ -18,6 +19,8 @@ def check_kind(kind: Kind, settings: Settings, where: str) -> None:
         raise UsageError(
             f"{where}.mounts", f"mounts for kind {kind}", f"one of: {', '.join(sorted(_MOUNTS))}"
         )
+    if kind is not Kind.THIN and settings.thin != Thin():
+        raise UsageError(f"{where}.thin", f"a thin root for kind {kind}", "kind 'thin'")
 
 
 def unknown(kind: Kind) -> UsageError:

@@ -1,0 +1,199 @@
+"""The root of a thin jail holds what its program needs and nothing else, and follows every change of that."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from layout.core.errors import LayoutError, UsageError
+from layout.core.model import Platform
+from layout.core.thin import Thin, ThinDirectory, ThinFile, ThinLink, ThinText, accounts_of, check_thin
+from layout.host import thin_cache
+from layout.host.beneath import open_root
+from layout.host.thin_closure import Wanted, thin_root
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+
+SHARED = ("-shared", "-fPIC", "-nostdlib")
+LIBRARY = "int answer(void) { return %d; }\n"
+
+
+def compile_(*words: str | Path, text: str) -> None:
+    subprocess.run(["gcc", "-x", "c", "-", "-x", "none", *words], input=text, text=True, check=True)
+
+
+@pytest.fixture(name="origin")
+def _origin(tmp_path: Path) -> Path:
+    """A tree with a program, its library in a directory of its own, a module, and accounts."""
+    top = tmp_path / "origin"
+    for name in ("usr/bin", "usr/lib/app/modules", "etc/ssl/certs", "usr/share/app", "lib64"):
+        (top / name).mkdir(parents=True)
+    (top / "bin").symlink_to("usr/bin")
+    library = top / "usr/lib/app/libanswer.so.1"
+    compile_(*SHARED, "-Wl,-soname,libanswer.so.1", "-o", library, text=LIBRARY % 42)
+    module = top / "usr/lib/app/modules/back_one.so"
+    compile_(*SHARED, "-o", module, text=LIBRARY % 1)
+    module.chmod(0o644)
+    # Everything that it needs lies in this tree: no libc.
+    start = "int answer(void);\nvoid _start(void) { answer(); for (;;); }\n"
+    words = ("-nostdlib", "-Wl,-rpath,/usr/lib/app", "-Wl,--dynamic-linker=/lib64/ld.so", library)
+    compile_(*words, "-o", top / "usr/bin/app", text=start)
+    compile_(*SHARED, "-o", top / "lib64/ld.so", text=LIBRARY % 0)
+    (top / "usr/bin/app").chmod(0o4755)
+    (top / "etc/passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\napp:secret:77:78:App:/var/app:/bin/sh\neve:x:99:99::/:/bin/sh\n"
+    )
+    (top / "etc/group").write_text("root:x:0:\napp:x:78:\nmedia:x:90:eve,app\neve:x:99:\n")
+    (top / "etc/ssl/certs/ca-certificates.crt").write_text("trusted\n")
+    (top / "usr/share/app/data").write_text("data\n")
+    (top / "etc/localtime").symlink_to("../usr/share/app/data")
+    return top
+
+
+def wanted(origin: Path, thin: Thin | None = None, **more: object) -> Wanted:
+    plain = Wanted(
+        "a",
+        str(origin),
+        str(origin / "etc"),
+        Platform.LINUX,
+        ("/bin/app",),
+        ("app",),
+        thin or Thin(),
+        ("var/log/app",),
+        host=str(origin),
+    )
+    return replace(plain, **more)  # type: ignore[arg-type]
+
+
+def test_a_root_holds_the_closure_the_accounts_and_the_mount_points(origin: Path) -> None:
+    thin = Thin(modules=("/usr/lib/app/modules/back_*",), files=("/usr/share/app",))
+    root = thin_root(wanted(origin, thin))
+    items = {item.path: item for item in root.items}
+    files = {item.path for item in root.items if isinstance(item, ThinFile)}
+    assert files == {
+        "usr/bin/app",
+        "usr/lib/app/libanswer.so.1",
+        "usr/lib/app/modules/back_one.so",
+        "lib64/ld.so",
+        "etc/ssl/certs/ca-certificates.crt",
+        "usr/share/app/data",
+        "etc/localtime",
+    }
+    assert items["bin"] == ThinLink("bin", "usr/bin")
+    assert items["var/log/app"] == ThinDirectory("var/log/app", 0o755)
+    assert items["etc/passwd"] == ThinText("etc/passwd", "app:*:77:78:App:/var/app:/nonexistent\n", 0o644)
+    assert items["etc/group"] == ThinText("etc/group", "app:*:78:\nmedia:*:90:app\n", 0o644)
+    program = items["usr/bin/app"]
+    assert isinstance(program, ThinFile)
+    assert program.mode == 0o755
+    paths = [item.path for item in root.items]
+    assert all(os.path.dirname(path) in {"", *paths[:number]} for number, path in enumerate(paths))
+
+
+def test_what_a_profile_does_not_want_is_left_out(origin: Path) -> None:
+    root = thin_root(wanted(origin, Thin(certificates=False, timezone=False)))
+    files = {item.path for item in root.items if isinstance(item, ThinFile)}
+    assert files == {"usr/bin/app", "usr/lib/app/libanswer.so.1", "lib64/ld.so"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"users": ("nosuch",)}, "no user nosuch"),
+        ({"thin": Thin(modules=("/usr/lib/app/none*",))}, "nothing that matches"),
+        ({"thin": Thin(files=("/none",))}, "nothing that matches"),
+        ({"programs": ("/bin/none",)}, "nothing by that name"),
+        ({"targets": ("bin/app/x",)}, "a place for a directory"),
+        ({"targets": ("bin/x",)}, "a place for a directory"),
+    ],
+)
+def test_what_cannot_be_had_is_named(origin: Path, change: dict[str, object], said: str) -> None:
+    with pytest.raises(LayoutError) as error:
+        thin_root(wanted(origin, **change))
+    assert said in str(error.value)
+
+
+def test_a_root_is_made_once_and_again_when_a_library_changes(origin: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with open_root(str(tmp_path / "state")) as state:
+        first, made = thin_cache.provide(state, "a", thin_root(wanted(origin)))
+        assert made
+        assert thin_cache.provide(state, "a", thin_root(wanted(origin))) == (first, False)
+        assert list(thin_cache.differences(state, first.digest)) == []
+        top = tmp_path / "state/thin" / first.digest
+        assert (top / "usr/bin/app").read_bytes() == (origin / "usr/bin/app").read_bytes()
+        assert stat.S_IMODE((top / "usr/bin/app").stat().st_mode) == 0o755
+        # Another jail with the same content has the same root.
+        other, _ = thin_cache.provide(state, "b", thin_root(wanted(origin)))
+        assert other.digest == first.digest
+        library = origin / "usr/lib/app/libanswer.so.1"
+        compile_(*SHARED, "-Wl,-soname,libanswer.so.1", "-o", library, text=LIBRARY % 43)
+        second, made = thin_cache.provide(state, "a", thin_root(wanted(origin)))
+        assert made
+        assert second.digest != first.digest
+        assert thin_cache.collect(state) == []  # b has it still
+        thin_cache.provide(state, "b", thin_root(wanted(origin)))
+        assert thin_cache.collect(state) == [first.digest]
+        thin_cache.forget(state, "a")
+        thin_cache.forget(state, "b")
+        assert thin_cache.collect(state) == [second.digest]
+
+
+def test_only_a_new_time_makes_no_new_root(origin: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with open_root(str(tmp_path / "state")) as state:
+        first, _ = thin_cache.provide(state, "a", thin_root(wanted(origin)))
+        os.utime(origin / "usr/bin/app")
+        second, made = thin_cache.provide(state, "a", thin_root(wanted(origin)))
+        assert made
+        assert second.digest == first.digest
+        assert second.key != first.key
+
+
+def test_a_root_that_was_cut_short_is_made_anew(origin: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with open_root(str(tmp_path / "state")) as state:
+        record, _ = thin_cache.provide(state, "a", thin_root(wanted(origin)))
+        damaged = tmp_path / "state/thin" / record.digest / "usr/lib/app/libanswer.so.1"
+        damaged.write_bytes(b"")
+        assert [found[0] for found in thin_cache.differences(state, record.digest)]
+        (tmp_path / "state/thin/.new-a").mkdir()  # of a run that was killed
+        again, made = thin_cache.provide(state, "a", thin_root(wanted(origin)))
+        assert (again.digest, made) == (record.digest, True)
+        assert list(thin_cache.differences(state, record.digest)) == []
+
+
+def test_a_file_that_changes_while_it_is_copied_is_noticed(origin: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    root = thin_root(wanted(origin))
+    os.utime(origin / "usr/bin/app")
+    with open_root(str(tmp_path / "state")) as state:
+        with pytest.raises(LayoutError, match="has just changed"):
+            thin_cache.provide(state, "a", root)
+        assert os.listdir(tmp_path / "state/thin") == []
+
+
+@pytest.mark.parametrize(
+    "thin",
+    [Thin(root="usr"), Thin(modules=("lib/x",)), Thin(files=("/usr/../etc/shadow",)), Thin(users=("a:b",))],
+)
+def test_a_profile_cannot_name_what_is_no_path(thin: Thin) -> None:
+    with pytest.raises(UsageError):
+        check_thin(thin, "a: linux.thin")
+    check_thin(Thin(root="/srv/system", modules=("/usr/lib/*/x.so",), users=("bind",)), "a: linux.thin")
+
+
+def test_nobody_else_is_in_the_accounts() -> None:
+    passwd, group, missing = accounts_of(
+        ("a", "b"), "a:x:1:2:::/bin/sh\nc:x:3:2:::\n", "g:x:2:c,a\nh:x:9:c\n"
+    )
+    assert (passwd, group, missing) == ("a:*:1:2:::/nonexistent\n", "g:*:2:a\n", ("b",))
