@@ -17,7 +17,7 @@ from layout.core.model import JailPlan
 from layout.core.service import Network, Service, address_of
 from layout.host import run
 from layout.host.beneath import Dir
-from layout.host.linux import confined, enter, launch, ports, process, session, stage
+from layout.host.linux import confined, enter, launch, ports, process, session, stage, veth
 from layout.host.linux.engines import Spec, bwrap, nspawn
 from layout.host.site import in_user_namespace
 
@@ -49,6 +49,8 @@ class Decided:
     spec: Spec
     grade: Literal["full", "weak"]
     notes: tuple[str, ...]
+    own_network: bool = False
+    """It has a link of its own to the host, and is started in the network at its end."""
 
     @property
     def engine_environment(self) -> dict[str, str]:
@@ -72,6 +74,8 @@ class Decided:
 
     def prepare(self, namespace: int) -> None:
         """In the engine's own mount namespace: make what it is to find."""
+        if self.own_network:
+            veth.separate()
         stage.move_in(self.spec.mountpoint, namespace)
         ENGINES[self.engine].prepare(self.spec)
 
@@ -102,7 +106,8 @@ def decide(context: Context, root: Dir, plan: JailPlan, engine: str | None) -> D
         shift=shift,
     )
     notes += ENGINES[chosen].NOTES
-    return Decided(chosen, program, spec, "weak" if notes else "full", notes)
+    grade: Literal["full", "weak"] = "weak" if notes else "full"
+    return Decided(chosen, program, spec, grade, notes, bool(network.gateway))
 
 
 def _engine(wanted: str) -> tuple[str, str]:
@@ -176,7 +181,7 @@ def directories(root: Dir, name: str, service: Service) -> tuple[units.RunDirect
 
 def refuse_taken_ports(name: str, service: Service, network: Network) -> None:
     """Make sure that nobody listens where the service will. Raises LayoutError that says who."""
-    if network.ip4 == ("disable",) and network.ip6 == ("disable",):
+    if network.gateway or (network.ip4 == ("disable",) and network.ip6 == ("disable",)):
         return
     known = [one.partition("/")[0] for one in (*network.ip4, *network.ip6) if one[:1].isdigit() or ":" in one]
     wanted = {tuple(port.split("/")) for port in service.ports}
@@ -205,10 +210,11 @@ def user_namespace(
     """Return the first number of the jail's user namespace, 0 for none, with the reasons for having none."""
     settings = plan.jail.settings
     closed = settings.network.ip4 == ("disable",) and settings.network.ip6 == ("disable",)
-    low = ports.first_unprivileged()
+    # In a network of its own every port is for whoever runs there.
+    low = 0 if settings.network.gateway else ports.first_unprivileged()
     numbers = [int(port.partition("/")[0]) for port in settings.service.ports]
     outer = _OF_THE_HOST & set(capabilities)
-    if outer == {"net_bind_service"} and numbers and min(numbers) >= low:
+    if outer == {"net_bind_service"} and (settings.network.gateway or (numbers and min(numbers) >= low)):
         outer = set()
     why = ""
     if in_user_namespace():

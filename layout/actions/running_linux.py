@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from msgspec import structs
 
-from layout.actions import mounting, prepare_linux, running_unit
+from layout.actions import mounting, network_linux, prepare_linux, running_unit
 from layout.actions.context import Context
 from layout.core.compare import Live
 from layout.core.errors import LayoutError, UsageError
@@ -49,6 +49,7 @@ def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = Non
             return _start_unit(context, state, plan)
         spec = prepare_linux.decide(context, root, plan, engine)
         network = plan.jail.settings.network
+        connection = network_linux.decide(context, plan)
         # What will have to be taken away again is written down before it is there.
         record = RunRecord(
             spec.engine,
@@ -56,6 +57,8 @@ def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = Non
             records.now(),
             mounted=not _is_mounted(plan),
             addresses=addresses.missing(network.interface, (*network.ip4, *network.ip6)),
+            link=connection.link.name if connection.link is not None else "",
+            table=connection.table,
             notes=spec.notes,
         )
         _write(state, name, record)
@@ -63,7 +66,7 @@ def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = Non
             with context.locked():
                 mounting.mount(context.site, [plan])
             addresses.add(record.addresses)
-            found = _launch(context, root, state, plan, spec, record)
+            found = _launch(context, root, state, plan, spec, record, connection)
         except BaseException:
             _end(_read(state, name) or record, plan, signal.SIGKILL)
             _take_away(context, state, plan, _read(state, name) or record)
@@ -74,6 +77,8 @@ def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = Non
 def _start_unit(context: Context, state: Dir, plan: JailPlan) -> Running:
     """Let systemd keep the jail."""
     name, settings = plan.jail.name, plan.jail.settings
+    if settings.network.gateway:
+        raise UsageError(name, "engine unit", "bwrap or nspawn for a jail with a network of its own")
     systemd.require_booted()
     prepare_linux.refuse_taken_ports(name, settings.service, settings.network)
     record = RunRecord(
@@ -214,7 +219,13 @@ def _look(context: Context, record: RunRecord, plan: JailPlan) -> Running | None
 
 
 def _launch(
-    context: Context, root: Dir, state: Dir, plan: JailPlan, spec: prepare_linux.Decided, record: RunRecord
+    context: Context,
+    root: Dir,
+    state: Dir,
+    plan: JailPlan,
+    spec: prepare_linux.Decided,
+    record: RunRecord,
+    connection: network_linux.Connection,
 ) -> Running:
     name = plan.jail.name
     with _closing(logs.open_log(state, name)) as log, prepare_linux.namespace(spec) as namespace:
@@ -235,6 +246,7 @@ def _launch(
             # From here on, whoever comes after a crash of ours finds it.
             record = structs.replace(record, process=known)
             _write(state, name, record)
+            network_linux.connect(plan, connection, known.pid)
             prepared.go()
     _wait_until_ready(context, state, plan, known, begin, spec.tightened)
     found = _look(context, record, plan)
@@ -346,6 +358,7 @@ def _take_away(
     if record.engine in prepare_linux.ENGINES and record.process is not None:
         prepare_linux.ENGINES[record.engine].tidy(plan.jail.name, plan.tables.jail[0].target)
     addresses.remove(record.addresses)
+    network_linux.take_away(record)
     if record.mounted:
         with contextlib.nullcontext() if locked else context.locked():
             mounting.umount(context.site, [plan])

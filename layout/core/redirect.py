@@ -51,8 +51,21 @@ def _end(address: str, port: int) -> str:
 
 def own_addresses(network: Network) -> tuple[str, ...]:
     """Return the addresses of the jail itself, without prefixes; none where it has the host's or none."""
-    words = (word for word in (*network.ip4, *network.ip6) if word not in {"inherit", "disable"})
-    return tuple(word.partition("/")[0] for word in words)
+    return tuple(word.partition("/")[0] for word in own_words(network))
+
+
+def own_words(network: Network) -> tuple[str, ...]:
+    """Return the addresses of the jail itself as the profile says them, those with a prefix with it."""
+    return tuple(word for word in (*network.ip4, *network.ip6) if word not in {"inherit", "disable"})
+
+
+def gateways(network: Network) -> tuple[str, ...]:
+    """Return the host's addresses on the jail's link, each with the prefix of the jail's network there."""
+    nets = [ipaddress.ip_interface(word).network for word in own_words(network)]
+    return tuple(
+        f"{address}/{next(net.prefixlen for net in nets if ipaddress.ip_address(address) in net)}"
+        for address in network.gateway
+    )
 
 
 def routes(settings: Settings) -> tuple[Route, ...]:
@@ -112,20 +125,19 @@ def _check_address(text: str, where: str) -> None:
 
 
 def _check_gateway(network: Network, where: str) -> None:
-    """The host's end of the jail's own link has to be in one network with the jail's address."""
-    _check_address(network.gateway, f"{where}.gateway")
-    gateway = ipaddress.ip_address(network.gateway)
-    words = network.ip4 if gateway.version == 4 else network.ip6
-    mine = [ipaddress.ip_interface(word) for word in words if word not in {"inherit", "disable"}]
-    if any(one.ip == gateway for one in mine):
-        raise UsageError(f"{where}.gateway", network.gateway, "an address that is not the jail's own")
-    if not any(gateway in one.network for one in mine):
-        raise UsageError(
-            f"{where}.gateway",
-            network.gateway,
-            f"an address in the network of the jail's own in ip{gateway.version}",
-            "ip4 = ['10.79.0.2/30'] with gateway = '10.79.0.1', for example",
-        )
+    """Each address of the jail has to be in one network with an address of the host, and the other way."""
+    key = f"{where}.gateway"
+    for address in network.gateway:
+        _check_address(address, key)
+    ways = [ipaddress.ip_address(address) for address in network.gateway]
+    if len({way.version for way in ways}) != len(ways):
+        raise UsageError(key, ", ".join(network.gateway), "one for each version of IP at most")
+    mine = [ipaddress.ip_interface(word) for word in own_words(network)]
+    alone = [str(way) for way in ways if not any(way in one.network for one in mine)]
+    alone += [str(one) for one in mine if not any(way in one.network and way != one.ip for way in ways)]
+    if alone:
+        hint = "ip4 = ['10.79.0.2/30'] with gateway = ['10.79.0.1'], for example"
+        raise UsageError(key, f"{alone[0]} alone in its network", "both ends of a link in each network", hint)
     if network.interface:
         raise UsageError(
             f"{where}.interface",

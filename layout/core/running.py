@@ -35,6 +35,10 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Name of the systemd unit, for 'unit'."""
     addresses: tuple[str, ...] = ()
     """'INTERFACE ADDRESS/PREFIX' that `start` added, so `stop` removes them."""
+    link: str = ""
+    """The host's end of the jail's own link, which `start` made, so `stop` removes it."""
+    table: str = ""
+    """The table of nft(8) that `start` applied, so `stop` removes it."""
     notes: tuple[str, ...] = ()
     """What is not guaranteed, and why."""
 

@@ -81,9 +81,9 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """'inherit', 'disable', or addresses."""
     interface: str = ""
     """Where the addresses are added at start and removed at stop; they are there already when empty."""
-    gateway: str = ""
-    """Linux: the host's address on a link of the jail's own (veth(4)): it then has its own network, in which
-    its addresses are, and its route to everything else. Not on FreeBSD."""
+    gateway: tuple[str, ...] = ()
+    """Linux: the host's addresses on a link of the jail's own (veth(4)), one for each version of IP at most.
+    The jail then has its own network, in which its addresses are. Nothing on FreeBSD."""
     external: str = ""
     """The host's interface to the outside, for `redirect` and `nat`."""
     nat: bool = False

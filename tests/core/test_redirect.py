@@ -71,9 +71,11 @@ def test_a_redirect_leads_to_the_jails_address_of_its_version() -> None:
         (settings(Redirect(port=22, address="2001:db8::1")), "redirect of port 22"),
         (settings(nat=True, ip4=("disable",)), "network.nat"),
         (settings(apply=True), "network.apply"),
-        (settings(gateway="10.79.0.9"), "network.gateway"),
-        (settings(gateway="10.79.0.2"), "network.gateway"),
-        (settings(gateway="10.79.0.1", interface="lo"), "network.interface"),
+        (settings(gateway=("10.79.0.9",)), "network.gateway"),
+        (settings(gateway=("10.79.0.2",)), "network.gateway"),
+        (settings(gateway=("10.79.0.1", "10.79.0.3")), "network.gateway"),
+        (settings(gateway=("10.79.0.1",), ip6=("fd00:79::2/64",)), "network.gateway"),
+        (settings(gateway=("10.79.0.1",), interface="lo"), "network.interface"),
     ],
     ids=str,
 )
@@ -84,7 +86,7 @@ def test_what_makes_no_sense_is_refused_by_its_key(bad: Settings, key: str) -> N
 
 
 def test_a_sensible_network_is_taken() -> None:
-    check_redirects(settings(SSH, gateway="10.79.0.1", nat=True, apply=True), "x: linux")
+    check_redirects(settings(SSH, gateway=("10.79.0.1",), nat=True, apply=True), "x: linux")
     two = structs.replace(SSH, address="192.0.2.1"), structs.replace(SSH, address="192.0.2.2")
     check_redirects(settings(*two, structs.replace(SSH, proto="udp")), "x: linux")
 

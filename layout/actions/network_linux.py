@@ -1,0 +1,111 @@
+"""The network of a jail that has one of its own on Linux: its link, and the rules that lead to it."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from layout.actions.context import Context
+from layout.core import nftables
+from layout.core.errors import LayoutError
+from layout.core.model import JailPlan
+from layout.core.redirect import gateways, own_addresses, own_words, routes
+from layout.core.running import RunRecord
+from layout.host.linux import nft, ports, veth
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What `start` makes of a jail's network, decided before anything is done."""
+
+    link: veth.Link | None = None
+    """None: the jail has the host's network, or none."""
+    table: str = ""
+    """Name of the table that is applied; empty when none is."""
+    text: str = ""
+
+
+def decide(context: Context, plan: JailPlan) -> Connection:
+    """Decide how a jail is connected. Raises LayoutError for what stands in the way: nothing is done then."""
+    jail, network = plan.jail, plan.jail.settings.network
+    if network.apply and not network.gateway:
+        raise LayoutError(
+            f"{jail.name}: network.apply",
+            "no network.gateway",
+            "a network of the jail's own to apply rules to",
+        )
+    if not network.gateway:
+        return Connection()
+    name = nftables.link_name(context.site, jail.name)
+    if veth.exists(name):
+        hint = f"nobody has a record of it: ip link del {name}"
+        raise LayoutError(name, "an interface that is there already", "none of that name yet", hint)
+    for address in network.gateway:
+        holder = veth.holder(address)
+        if holder is not None:
+            hint = "give each jail a network of its own, such as 10.79.1.0/30"
+            raise LayoutError(address, f"an address of {holder}", "an address that nobody has", hint)
+    link = veth.Link(name, gateways(network), own_words(network))
+    if not network.apply:
+        return Connection(link)
+    table = nftables.table_name(jail.name)
+    if nft.listed(table) is not None:
+        hint = f"nobody has a record of it: nft delete table {nftables.FAMILY} {table}"
+        raise LayoutError(f"table {table}", "there already", "none of that name yet", hint)
+    text = nftables.render(jail, name)
+    nft.check(text)
+    _require_forwarding(plan)
+    _refuse_hidden(plan)
+    return Connection(link, table, text)
+
+
+def _require_forwarding(plan: JailPlan) -> None:
+    """The host passes packets on only when its administrator says so: that is about more than this jail."""
+    for version in sorted(
+        {ipaddress.ip_address(one).version for one in own_addresses(plan.jail.settings.network)}
+    ):
+        if not nft.forwards(version):
+            key = "net.ipv4.ip_forward" if version == 4 else "net.ipv6.conf.all.forwarding"
+            found = f"{key} = 0: nothing that is for a jail gets there"
+            raise LayoutError(f"{plan.jail.name}: network.apply", found, "1", f"sysctl {key}=1")
+
+
+def _refuse_hidden(plan: JailPlan) -> None:
+    """A redirect of a port that a daemon of the host listens on would take it away: sshd's, for example."""
+    for route in routes(plan.jail.settings):
+        found = ports.in_the_way(route.proto, route.port, route.address or None)
+        if found is None and not route.address:
+            found = next((one for one in ports.listeners(route.proto) if one.port == route.port), None)
+        if found is not None and not ipaddress.ip_address(found.address).is_loopback:
+            owner = ports.owner(found.inode)
+            who = f"process {owner[0]} ({owner[1]})" if owner else "a process that /proc does not show"
+            raise LayoutError(
+                f"{plan.jail.name}: redirect {route}",
+                f"{who} of the host listening on {found.address}",
+                "a port that nobody of the host has",
+                "redirect another port, or let that daemon listen elsewhere",
+            )
+
+
+def connect(plan: JailPlan, wanted: Connection, pid: int) -> None:
+    """Make the link to the network of process `pid`, and apply the rules, which come first.
+
+    Raises LayoutError, also when the kernel has other rules afterwards than the planned ones.
+    """
+    if wanted.table and wanted.link is not None:
+        nft.apply(wanted.text)
+        listed = nft.listed(wanted.table)
+        if listed is None:
+            raise LayoutError(f"table {wanted.table}", "none", "the table that was just applied")
+        for chain, found, expected in nftables.differences(plan.jail, wanted.link.name, listed):
+            raise LayoutError(f"table {wanted.table}, chain {chain}", found, expected)
+    if wanted.link is not None:
+        veth.connect(wanted.link, pid)
+
+
+def take_away(record: RunRecord) -> None:
+    """Remove what `connect` made; what is gone already is no error. Raises LayoutError."""
+    if record.table:
+        nft.remove(record.table)
+    if record.link:
+        veth.remove(record.link)
