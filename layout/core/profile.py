@@ -107,7 +107,7 @@ def check(profile: Profile, name: str) -> Profile:
     for platform in Platform:
         settings = _of(profile, platform)
         check_settings(settings, f"{name}: {platform}")
-        check_kind(profile.kind, settings, f"{name}: {platform}")
+        check_kind(profile.kind, settings, platform, f"{name}: {platform}")
     return profile
 
 

@@ -52,6 +52,10 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Its environment besides PATH, as NAME=value."""
     capabilities: tuple[str, ...] = ()
     """Linux: what it keeps, as in capabilities(7), in lower case without 'cap_': net_bind_service."""
+    rc_name: str = ""
+    """FreeBSD, kind service: `name` of the service's script in rc.d; the jail's name when empty."""
+    unit: str = ""
+    """Linux, kind service: the unit of systemd; the jail's name with '.service' when empty."""
     engine: Literal["auto", "bwrap", "nspawn", "unit"] = "auto"
     """Linux: what keeps the jail; 'auto' is the first of bwrap and nspawn that is installed."""
     stop_signal: str = "TERM"
@@ -120,6 +124,17 @@ class JailParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Jails that start before it and stop after it."""
 
 
+class Confine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Kind service: what a service of the host keeps of it."""
+
+    options: tuple[str, ...] = ()
+    """Words of NAME_svcj_options in rc.conf(5): net_basic, mlock; without one of the network, no network."""
+    ipaddrs: tuple[str, ...] = ()
+    """FreeBSD: the addresses of the host that it may use; all of them when empty."""
+    writable: tuple[str, ...] = ()
+    """Linux: absolute paths below /usr, /boot or /etc that it may write nevertheless."""
+
+
 class ExampleFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file of the minimal working configuration; written where none is, or the base's own, unchanged."""
 
@@ -165,6 +180,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Directories of the host that the jail sees: osless, full and thin."""
     thin: Thin = Thin()
     """What the root of a thin jail is made from."""
+    confine: Confine = Confine()
+    """Kind service: what it keeps of the host."""
 
 
 _OWN = ("etc", "root", "usr/local", "usr/X11R6", "var")

@@ -6,14 +6,14 @@ from typing import assert_never
 
 from layout.core.errors import UsageError
 from layout.core.model import Jail, Kind, Mount, Platform, Tables
-from layout.core.service import Settings
+from layout.core.service import Confine, Settings
 from layout.core.thin import Thin
 
 _MOUNTS = {Kind.OSLESS, Kind.FULL, Kind.THIN}
 """Designs whose jails can see directories of the host."""
 
 
-def check_kind(kind: Kind, settings: Settings, where: str) -> None:
+def check_kind(kind: Kind, settings: Settings, platform: Platform, where: str) -> None:
     """Make sure that a profile has what its design needs, and nothing of another one. Raises UsageError."""
     if settings.mounts and kind not in _MOUNTS:
         raise UsageError(
@@ -21,6 +21,12 @@ def check_kind(kind: Kind, settings: Settings, where: str) -> None:
         )
     if kind is not Kind.THIN and settings.thin != Thin():
         raise UsageError(f"{where}.thin", f"a thin root for kind {kind}", "kind 'thin'")
+    if kind is Kind.SERVICE:
+        from layout.core.kinds import service
+
+        service.check(settings, platform, where)
+    elif settings.confine != Confine():
+        raise UsageError(f"{where}.confine", f"a value for kind {kind}", "kind 'service'")
 
 
 def unknown(kind: Kind) -> UsageError:
