@@ -67,6 +67,12 @@ def _attach(mounter: Mounter, parts: Sequence[tuple[Mount, ...]]) -> list[str]:
     return done
 
 
+def attach_privately(site: Site, tree: tuple[Mount, ...]) -> None:
+    """Attach the mounts of a jail in a mount namespace that is the caller's own. Raises LayoutError."""
+    with _mounter(site, Live(table.read())) as mounter:
+        mounter.attach(tree)
+
+
 def undo(targets: Sequence[str]) -> None:
     """Take new mounts away again. One that somebody uses already stays, and the next run finds it."""
     for target in reversed(targets):

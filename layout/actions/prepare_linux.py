@@ -24,7 +24,8 @@ from layout.host.site import in_user_namespace
 ENGINES: dict[str, ModuleType] = {"bwrap": bwrap, "nspawn": nspawn}
 """In the order in which 'auto' takes them: with bwrap, nothing that can be written can be executed."""
 
-_SETPRIV = "usr/bin/setpriv"
+SETPRIV = "usr/bin/setpriv"
+"""What changes the user of a service that does not do it itself, relative to the tree with its programs."""
 _UNKNOWN: tuple[str | None, ...] = (None,)
 _FIRST, _COUNT, _PLACES = 524288, 65536, 28663
 """Numbers that systemd sets aside for containers: from 524288 to 1879048191, 65536 for each."""
@@ -38,6 +39,22 @@ _OF_THE_HOST = {
     "sys_nice",
     "ipc_lock",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Where a jail's own files are, relative to ROOT."""
+
+    name: str
+    """The jail's, for messages."""
+    etc: str
+    programs: str
+    """The tree with its programs."""
+
+    @classmethod
+    def shared(cls, name: str) -> Own:
+        """Return those of a jail with a shared root."""
+        return cls(name, f"s/{name}/etc", "j/mroot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +97,11 @@ class Decided:
         ENGINES[self.engine].prepare(self.spec)
 
 
-def decide(context: Context, root: Dir, plan: JailPlan, engine: str | None) -> Decided:
+def decide(
+    context: Context, root: Dir, plan: JailPlan, engine: str | None, own: Own | None = None
+) -> Decided:
     """Decide how a jail is started. Raises LayoutError, UsageError: nothing has been done then."""
+    own = own or Own.shared(plan.jail.name)
     jail, service = plan.jail, plan.jail.settings.service
     if not service.command:
         hint = "set linux.service.command in a profile of your own: layout profile show default"
@@ -91,7 +111,7 @@ def decide(context: Context, root: Dir, plan: JailPlan, engine: str | None) -> D
             raise UsageError(f"profile {jail.profile}", f"capability {name!r}", "a name of capabilities(7)")
     chosen, program = _engine(engine or service.engine)
     refuse_taken_ports(jail.name, service, jail.settings.network)
-    command, capabilities = _as_user(root, jail.name, service)
+    command, capabilities = _as_user(root, own, service)
     shift, notes = user_namespace(context, plan, capabilities)
     network = jail.settings.network
     spec = Spec(
@@ -102,7 +122,7 @@ def decide(context: Context, root: Dir, plan: JailPlan, engine: str | None) -> D
         capabilities=capabilities,
         hostname=network.hostname or jail.name,
         network=not (network.ip4 == ("disable",) and network.ip6 == ("disable",)),
-        directories=directories(root, jail.name, service),
+        directories=directories(root, own.etc, service),
         shift=shift,
     )
     notes += ENGINES[chosen].NOTES
@@ -137,25 +157,28 @@ def _read(root: Dir, path: str) -> str:
         return ""
 
 
-def _as_user(root: Dir, name: str, service: Service) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _as_user(root: Dir, own: Own, service: Service) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return command and capabilities; a service that does not drop root itself has setpriv(1) for it."""
     if not service.user:
         return service.command, service.capabilities
-    found = account(root, name, service)
-    if root.lstat(f"j/mroot/{_SETPRIV}") is None:
+    found = account(root, own.name, service, own.etc)
+    if root.lstat(f"{own.programs}/{SETPRIV}") is None:
         hint = "put the package util-linux into the base, or let the daemon drop root itself"
-        raise LayoutError(f"{root.path}/j/mroot/{_SETPRIV}", "no such program", "what changes the user", hint)
+        raise LayoutError(
+            f"{root.path}/{own.programs}/{SETPRIV}", "no such program", "what changes the user", hint
+        )
     kept = ",".join(["-all", *(f"+{one}" for one in service.capabilities)])
     groups = f"--groups={','.join(map(str, found.groups))}" if found.groups else "--clear-groups"
-    words = (f"/{_SETPRIV}", f"--reuid={found.uid}", f"--regid={found.gid}", groups)
+    words = (f"/{SETPRIV}", f"--reuid={found.uid}", f"--regid={found.gid}", groups)
     more = (f"--inh-caps={kept}", f"--ambient-caps={kept}", "--")
     capabilities = tuple(dict.fromkeys((*service.capabilities, "setuid", "setgid")))
     return (*words, *more, *service.command), capabilities
 
 
-def account(root: Dir, name: str, service: Service) -> accounts.Account:
+def account(root: Dir, name: str, service: Service, etc: str = "") -> accounts.Account:
     """Return the numbers of service.user, by the jail's own files. Raises LayoutError."""
-    passwd, group = (_read(root, f"s/{name}/etc/{file}") for file in ("passwd", "group"))
+    etc = etc or Own.shared(name).etc
+    passwd, group = (_read(root, f"{etc}/{file}") for file in ("passwd", "group"))
     found = accounts.account(service.user, passwd, group)
     if found is None:
         hint = f"layout manage {name} -- adduser --system {service.user}"
@@ -163,11 +186,12 @@ def account(root: Dir, name: str, service: Service) -> accounts.Account:
     return found
 
 
-def directories(root: Dir, name: str, service: Service) -> tuple[units.RunDirectory, ...]:
+def directories(root: Dir, etc: str, service: Service) -> tuple[units.RunDirectory, ...]:
+    """Return what service.run asks for, with the numbers of the accounts in `etc`, relative to ROOT."""
     if not service.run:
         return ()
-    users = accounts.ids(_read(root, f"s/{name}/etc/passwd"))
-    groups = accounts.ids(_read(root, f"s/{name}/etc/group"))
+    users = accounts.ids(_read(root, f"{etc}/passwd"))
+    groups = accounts.ids(_read(root, f"{etc}/group"))
     return tuple(
         units.RunDirectory(
             one.path.partition("/")[2],

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 from msgspec import structs
 
-from layout.actions import mounting, network_linux, prepare_linux, running_unit
+from layout.actions import mounting, mounting_linux, network_linux, prepare_linux, running_unit
 from layout.actions.context import Context
 from layout.core.compare import Live
 from layout.core.errors import LayoutError, UsageError
-from layout.core.model import JailPlan
+from layout.core.model import JailPlan, Mount
 from layout.core.running import ProcessId, Running, RunRecord
 from layout.core.units import unit_name
 from layout.host import locks, records
@@ -33,8 +33,18 @@ _LINGER = 5.0
 _LINES = 8
 
 
-def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = None) -> Running:
-    """Start the service; see layout.actions.running."""
+Made = Callable[[Dir, Dir], tuple[JailPlan, prepare_linux.Own]]
+"""Makes the root of a jail that has none until it starts; its plan then has the mounts."""
+
+
+def start(
+    context: Context, plan: JailPlan, tell: Tell, engine: str | None = None, made: Made | None = None
+) -> Running:
+    """Start the service; see layout.actions.running.
+
+    With `made`, all that is mounted is so in the engine's own mount namespace: the kernel takes it away with
+    the last process in there, whatever ends that.
+    """
     mounting.require_platform(context.site)
     name = plan.jail.name
     with _state(context, plan) as (root, state):
@@ -47,7 +57,10 @@ def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = Non
             _take_away(context, state, plan, record)
         if (engine or plan.jail.settings.service.engine) == "unit":
             return _start_unit(context, state, plan)
-        spec = prepare_linux.decide(context, root, plan, engine)
+        own = None
+        if made is not None:
+            plan, own = made(root, state)
+        spec = prepare_linux.decide(context, root, plan, engine, own)
         network = plan.jail.settings.network
         connection = network_linux.decide(context, plan)
         # What will have to be taken away again is written down before it is there.
@@ -55,7 +68,7 @@ def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = Non
             spec.engine,
             spec.grade,
             records.now(),
-            mounted=not _is_mounted(plan),
+            mounted=made is None and not _is_mounted(plan),
             addresses=addresses.missing(network.interface, (*network.ip4, *network.ip6)),
             link=connection.link.name if connection.link is not None else "",
             table=connection.table,
@@ -63,10 +76,12 @@ def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = Non
         )
         _write(state, name, record)
         try:
-            with context.locked():
-                mounting.mount(context.site, [plan])
+            if made is None:
+                with context.locked():
+                    mounting.mount(context.site, [plan])
             addresses.add(record.addresses)
-            found = _launch(context, root, state, plan, spec, record, connection)
+            private = plan.tables.jail if made is not None else ()
+            found = _launch(context, state, plan, spec, record, connection, private)
         except BaseException:
             _end(_read(state, name) or record, plan, signal.SIGKILL)
             _take_away(context, state, plan, _read(state, name) or record)
@@ -220,21 +235,28 @@ def _look(context: Context, record: RunRecord, plan: JailPlan) -> Running | None
 
 def _launch(
     context: Context,
-    root: Dir,
     state: Dir,
     plan: JailPlan,
     spec: prepare_linux.Decided,
     record: RunRecord,
     connection: network_linux.Connection,
+    private: tuple[Mount, ...],
 ) -> Running:
+    """Start the engine. `private` is mounted in its own mount namespace first."""
     name = plan.jail.name
+
+    def prepare(namespace: int) -> None:
+        if private:
+            mounting_linux.attach_privately(context.site, private)
+        spec.prepare(namespace)
+
     with _closing(logs.open_log(state, name)) as log, prepare_linux.namespace(spec) as namespace:
         begin = logs.size(log)
         wanted = launch.Launch(
             name,
             spec.arguments(),
             spec.engine_environment,
-            lambda: spec.prepare(namespace),
+            lambda: prepare(namespace),
             log,
             spec.joined(namespace),
             (namespace,) if namespace >= 0 else (),

@@ -33,7 +33,7 @@ def _host(context: Context, plan: JailPlan) -> units.Host:
     layout = (program,) if program is not None else (sys.executable, "-m", "layout")
     with context.open() as root:
         account = prepare_linux.account(root, plan.jail.name, service) if service.user else None
-        directories = prepare_linux.directories(root, plan.jail.name, service)
+        directories = prepare_linux.directories(root, prepare_linux.Own.shared(plan.jail.name).etc, service)
     return units.Host(
         root=context.site.root,
         layout=(*layout, "--root", context.site.root),

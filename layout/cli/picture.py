@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layout.actions.context import Context
+from layout.actions.kinds import design_of
 from layout.cli.output import BOLD, GREEN, RED, Output
 from layout.core.compare import Live
-from layout.core.model import JailPlan, Mount
-from layout.core.plan import LINKS
+from layout.core.model import JailPlan, Kind, Mount
+from layout.core.plan import LINKS, needs_base
 from layout.host import table
 
 
 def show(output: Output, context: Context, plans: Sequence[JailPlan]) -> None:
     """Print one picture for each jail; as JSON, the mounts of each."""
     live = Live(table.read(context.site.root))
+    plans = [design_of(plan.jail.kind).shown(context, plan) for plan in plans]
     if output.json:
         output.document(
             {
@@ -30,7 +32,8 @@ def show(output: Output, context: Context, plans: Sequence[JailPlan]) -> None:
         )
         return
     output.result(output.paint(BOLD, context.site.root))
-    output.result("├── j/mroot                 the shared base")
+    if any(needs_base(plan.jail) for plan in plans):
+        output.result("├── j/mroot                 the shared base")
     for plan in plans:
         _jail(output, context.site.root, plan, live)
     output.result("└── .layout                 layout's own records")
@@ -66,6 +69,8 @@ def _jail(output: Output, root: str, plan: JailPlan, live: Live) -> None:
 
 
 def _absent(plan: JailPlan, side: str) -> str:
+    if plan.jail.kind is Kind.THIN:
+        return "  (while it runs)"
     if side == "manage" and plan.jail.manage == "session":
         return "  (during a session)"
     return "  (not mounted)"

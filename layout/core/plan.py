@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from layout.core import freebsd_files, jailconf, kinds
+from layout.core.kinds import thin
 from layout.core.model import (
     BaseTree,
     Below,
@@ -107,7 +108,9 @@ def plan_jail(jail: Jail, site: Site, template: Template) -> JailPlan:
     match jail.kind:
         case Kind.SHARED:
             return _plan_shared(jail, site, template)
-        case Kind.OSLESS | Kind.FULL | Kind.THIN | Kind.SERVICE:
+        case Kind.THIN:
+            return thin.plan_thin(jail)
+        case Kind.OSLESS | Kind.FULL | Kind.SERVICE:
             raise kinds.unknown(jail.kind)
         case _:
             assert_never(jail.kind)
@@ -115,7 +118,7 @@ def plan_jail(jail: Jail, site: Site, template: Template) -> JailPlan:
 
 def needs_base(jail: Jail) -> bool:
     """Say whether a jail sees mroot."""
-    return jail.kind is Kind.SHARED
+    return jail.kind is Kind.SHARED or (jail.kind is Kind.THIN and jail.settings.thin.root == "mroot")
 
 
 def _plan_shared(jail: Jail, site: Site, template: Template) -> JailPlan:

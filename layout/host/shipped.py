@@ -65,7 +65,7 @@ def template(site: Site, kind: Kind, preset: Preset, platform: Platform) -> Temp
 
     The shared root has one for each preset, every other design has one of its own.
     """
-    if kind is Kind.SERVICE:
+    if kind in {Kind.SERVICE, Kind.THIN}:
         return NO_MOUNTS[platform]
     name = f"{platform}-{preset if kind is Kind.SHARED else kind}.fstab.in"
     for place in (f"{site.etc}/fstab.d", directory("fstab.d")):

@@ -14,7 +14,11 @@ def design_of(kind: Kind) -> Design:
     match kind:
         case Kind.SHARED:
             return Design()
-        case Kind.OSLESS | Kind.FULL | Kind.THIN | Kind.SERVICE:
+        case Kind.THIN:
+            from layout.actions.kinds.thin import Thin
+
+            return Thin()
+        case Kind.OSLESS | Kind.FULL | Kind.SERVICE:
             raise unknown(kind)
         case _:
             assert_never(kind)

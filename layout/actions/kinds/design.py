@@ -65,6 +65,10 @@ class Design:
             "nspawn": lambda: units_linux.nspawn(context, plan),
         }
 
+    def shown(self, context: Context, plan: JailPlan) -> JailPlan:
+        """Return the plan as a picture has it."""
+        return plan
+
     # -- sessions -----------------------------------------------------------------------------------
 
     def manage(

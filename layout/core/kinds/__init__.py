@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from layout.core.errors import UsageError
+from layout.core.kinds import thin
 from layout.core.model import Jail, Kind, Mount, Platform, Tables
 from layout.core.service import Confine, Settings
 from layout.core.thin import Thin
@@ -27,6 +28,8 @@ def check_kind(kind: Kind, settings: Settings, platform: Platform, where: str) -
         service.check(settings, platform, where)
     elif settings.confine != Confine():
         raise UsageError(f"{where}.confine", f"a value for kind {kind}", "kind 'service'")
+    if kind is Kind.THIN:
+        thin.check_settings_of(settings, where)
 
 
 def unknown(kind: Kind) -> UsageError:

@@ -1,0 +1,234 @@
+"""Thin jails: start makes the root from its program, stop leaves nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from layout.actions.kinds.design import Design, Tell
+from layout.core import kinds
+from layout.core.errors import LayoutError, UsageError
+from layout.core.findings import Finding, error, warning
+from layout.core.kinds import thin
+from layout.core.model import Platform
+from layout.core.plan import SPLIT
+from layout.core.thin import ThinRecord, ThinRoot
+from layout.host import thin_cache
+from layout.host.site import running_platform
+from layout.host.thin_closure import Wanted, thin_root
+
+if TYPE_CHECKING:
+    from layout.actions.context import Context
+    from layout.actions.manage import Managed
+    from layout.core.model import JailPlan
+    from layout.core.running import Running
+    from layout.host.beneath import Dir
+    from layout.host.records import JailRecord
+
+_NONE = "none"
+"""In the place of the digest of a root that was never made."""
+
+
+def root_of(context: Context, plan: JailPlan) -> ThinRoot:
+    """Return the root that a jail would have if it were started now. Raises LayoutError, UsageError."""
+    jail, settings = plan.jail, plan.jail.settings
+    if not settings.service.command:
+        hint = f"set {jail.platform}.service.command in its profile; layout advise PROGRAM proposes one"
+        raise UsageError(f"profile {jail.profile}", "no service.command", "the program of the jail", hint)
+    origin, etc = _origin(context, settings.thin.root)
+    needed = thin.programs(settings)
+    if settings.service.user and jail.platform is Platform.LINUX:
+        from layout.actions.prepare_linux import SETPRIV
+
+        needed = (*needed, f"/{SETPRIV}")
+    targets = tuple(one.target for one in settings.mounts)
+    users = thin.users(settings)
+    return thin_root(Wanted(jail.name, origin, etc, jail.platform, needed, users, settings.thin, targets))
+
+
+def _origin(context: Context, root: str) -> tuple[str, str]:
+    """Return the tree that the files come from, and the directory with its accounts."""
+    if root == "host":
+        return "/", "/etc"
+    if root == "mroot":
+        place = dict(SPLIT)["etc"]
+        return f"{context.site.root}/j/mroot", f"{context.site.root}/skel/{place}"
+    return root, f"{root}/etc"
+
+
+def living(context: Context, plan: JailPlan, record: ThinRecord | None) -> JailPlan:
+    """Return the plan with what is mounted while the jail runs."""
+    mounts = kinds.host_mounts(plan.jail, context.site.root)
+    digest = record.digest if record is not None else _NONE
+    return structs.replace(plan, tables=thin.tables(plan.jail, context.site.root, digest, mounts))
+
+
+def provide(context: Context, state: Dir, plan: JailPlan) -> JailPlan:
+    """Make the root of a jail, unless it is kept; return the plan with its mounts. Raises LayoutError."""
+    root = root_of(context, plan)
+    with context.locked():
+        record, made = thin_cache.provide(state, plan.jail.name, root)
+        if made:
+            thin_cache.collect(state)
+    return living(context, plan, record)
+
+
+class Thin(Design):
+    """A root that is there only while the jail runs."""
+
+    def check(self, context: Context, plan: JailPlan) -> None:
+        """Make sure that a root can be made. With a shared base that is not there yet, `start` will see."""
+        if plan.jail.platform is running_platform() and plan.jail.settings.thin.root != "mroot":
+            root_of(context, plan)
+
+    def findings(self, context: Context, root: Dir, plan: JailPlan, *, quick: bool) -> Iterator[Finding]:
+        """Compare a running jail with its closure; a stopped one has left nothing."""
+        name = plan.jail.name
+        with root.open(".layout") as state:
+            record = thin_cache.recorded(state, name)
+            running = self.running(context, plan)
+            if running is None:
+                yield from _left(context, root, plan)
+                return
+            if record is None:
+                hint = f"layout restart {name}"
+                yield error("T2-root", name, "no record of its root", "the record of layout start", hint)
+                return
+            yield from _shown(context, living(context, plan, record), running)
+            if not quick:
+                yield from _content(state, record, name)
+            yield from _stale(context, plan, record)
+
+    def forget(self, context: Context, root: Dir, state: Dir, record: JailRecord) -> int:
+        """Forget the root of a jail, and remove it if no other has the same."""
+        before = thin_cache.recorded(state, record.name)
+        thin_cache.forget(state, record.name)
+        return len(thin_cache.collect(state)) + (before is not None)
+
+    def artefacts(self, context: Context, plan: JailPlan) -> dict[str, Callable[[], str]]:
+        """Return what can be rendered: on FreeBSD, the script that runs it without layout."""
+        return {}
+
+    def manage(
+        self,
+        context: Context,
+        plan: JailPlan,
+        command: tuple[str, ...],
+        *,
+        sealed: bool = False,
+        base_ro: bool = False,
+        chroot: bool = False,
+        to_stderr: bool = False,
+    ) -> Managed:
+        """Refuse: there is nothing to manage."""
+        places = ", ".join(one.source for one in plan.jail.settings.mounts) or "the profile"
+        raise UsageError(
+            plan.jail.name,
+            "a thin jail, made anew at each start from files of the host",
+            "a jail with a root of its own",
+            f"its configuration is the host's: change {places}, then layout restart {plan.jail.name}",
+        )
+
+    def shown(self, context: Context, plan: JailPlan) -> JailPlan:
+        """Return the plan as a picture has it: with what is mounted while the jail runs."""
+        return self._living(context, plan)
+
+    def start(self, context: Context, plan: JailPlan, tell: Tell, engine: str | None) -> Running:
+        """Make the root, mount it where only the service sees it, and start that."""
+        from layout.actions import running_linux
+        from layout.actions.prepare_linux import Own
+
+        if (engine or plan.jail.settings.service.engine) not in {"auto", "bwrap"}:
+            raise UsageError("--engine", str(engine), "bwrap, for a thin jail")
+
+        def made(root: Dir, state: Dir) -> tuple[JailPlan, Own]:
+            live = provide(context, state, plan)
+            store = live.tables.jail[0].source.removeprefix(f"{context.site.root}/")
+            return live, Own(plan.jail.name, f"{store}/etc", store)
+
+        return running_linux.start(context, self._living(context, plan), tell, "bwrap", made)
+
+    def stop(self, context: Context, plan: JailPlan, tell: Tell) -> bool:
+        """End the service, and with it the last that saw its root."""
+        return super().stop(context, self._living(context, plan), tell)
+
+    def execute(self, context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
+        """Run a program of the root in the jail; it has no others."""
+        return super().execute(context, self._living(context, plan), argv)
+
+    def drift(self, context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
+        """Return in what a running service has more than it should."""
+        return super().drift(context, self._living(context, plan))
+
+    def leftovers(self, context: Context, plan: JailPlan) -> bool:
+        """Take away what a crash left of a service."""
+        return super().leftovers(context, self._living(context, plan))
+
+    def _living(self, context: Context, plan: JailPlan) -> JailPlan:
+        try:
+            with context.open() as root, root.open(".layout") as state:
+                return living(context, plan, thin_cache.recorded(state, plan.jail.name))
+        except FileNotFoundError:
+            return living(context, plan, None)
+
+
+def _left(context: Context, root: Dir, plan: JailPlan) -> Iterator[Finding]:
+    """Yield what a jail that does not run has left of its root."""
+    name = plan.jail.name
+    with root.open(f"j/{name}") as place:
+        left = place.names()
+    if left:
+        path = f"{context.site.root}/j/{name}"
+        hint = f"layout stop {name}; what is no mount there is not layout's: move it aside"
+        yield error("T1-left", path, f"{len(left)} entries: {', '.join(left[:5])}", "nothing", hint)
+
+
+def _shown(context: Context, plan: JailPlan, running: Running) -> Iterator[Finding]:
+    """Yield where a running jail has another root, or can write more, than its profile says."""
+    from layout.host.linux import roots
+
+    table = plan.tables.jail
+    hint = f"layout restart {plan.jail.name}"
+    if running.pid is None:
+        return
+    own = roots.identity(table[0].source)
+    seen = roots.identity(f"/proc/{running.pid}/root")
+    if seen is not None and seen != own:
+        found = f"another root in process {running.pid}"
+        yield error("T2-root", table[0].target, found, f"the root {table[0].source}", hint)
+    top = len(table[0].target)
+    writable = {one.target[top:] for one in table if "rw" in one.options}
+    for target, options in roots.mounts(running.pid):
+        if "ro" in options:
+            continue
+        where = f"{target} in process {running.pid}"
+        if target not in writable and not roots.is_private(target):
+            yield error("T5-writable", where, "a mount that can be written", "none but the profile's", hint)
+        elif "noexec" not in options:
+            yield error("T5-exec", where, "a writable mount with programs", "noexec", hint)
+
+
+def _content(state: Dir, record: ThinRecord, name: str) -> Iterator[Finding]:
+    try:
+        for path, found, expected in thin_cache.differences(state, record.digest):
+            hint = f"somebody has changed it: find out who, then layout stop {name} and start it again"
+            yield error("T3-content", path, found, expected, hint)
+    except FileNotFoundError:
+        path = state.show(f"{thin_cache.PLACE}/{record.digest}")
+        yield error("T3-content", path, "nothing", "the root of a running jail", f"layout restart {name}")
+
+
+def _stale(context: Context, plan: JailPlan, record: ThinRecord) -> Iterator[Finding]:
+    """Yield that a file of the closure has changed since the jail was started."""
+    try:
+        now = root_of(context, plan).key()
+    except LayoutError as problem:
+        hint = "it runs on, but cannot be started again"
+        yield warning("T4-stale", problem.path, problem.found, problem.expected, problem.hint or hint)
+        return
+    if now != record.key:
+        hint = f"layout restart {plan.jail.name}"
+        found = "programs or libraries that have changed since it was started"
+        yield warning("T4-stale", plan.jail.name, found, "those that it runs with", hint)
