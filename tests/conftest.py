@@ -30,6 +30,7 @@ HOST_ROOT = (
     "actions/test_split.py",
     "host/linux/test_pty_relay.py",
     "host/linux/test_session.py",
+    "hostile/",
     "personality/",
     "test_freebsd_suite.py",
     "test_personality.py",

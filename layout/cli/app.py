@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "jails": ("status", "start", "stop", "restart", "exec"),
     "profiles": ("profile",),
     "bases": ("base",),
+    "proving": ("selftest",),
     "completions": ("completion",),
 }
 """Modules of layout.cli.commands and the commands that each has: only the one that is asked for is loaded."""

@@ -100,6 +100,12 @@ class Yard:
         done = self.run("init", "--no-mount", *base, *words, *names)
         assert done.code == 0, done.err
         self._as_made = top / "as-made"
+        self.keep()
+
+    def keep(self) -> None:
+        """Let it be from now on what `renew` puts back."""
+        if self._as_made.exists():
+            shutil.rmtree(self._as_made)
         subprocess.run(["cp", "-a", self.root, self._as_made], check=True)
 
     def run(self, *words: object) -> Said:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
 from collections.abc import Callable, Iterator, Mapping
 
@@ -41,7 +42,22 @@ def _setuid(code: str, expected: str, tree: Walked, allowed: Mapping[str, Setuid
             if not is_known:
                 path = f"{tree.where}/{below}"
                 seen = f"mode {mode}, user {found.st_uid}, group {found.st_gid}"
-                yield error(code, path, seen, expected, f"chmod ug-s {path}")
+                yield error(code, path, seen, expected, _cure("chmod ug-s", tree, below))
+
+
+def _cure(words: str, tree: Walked, below: str) -> str:
+    """Return what an administrator may paste: `words` of a command for an entry of this tree.
+
+    The names in a t are the jail's, so they are quoted; and no path of the host's leads there, for a jail
+    that runs swaps a directory for a link. A session in it follows none.
+    """
+    *_, half, name = tree.where.split("/")
+    path = shlex.quote(f"{tree.where}/{below}")
+    if half != "t":
+        return f"{words} {path}"
+    if below.startswith("var/"):
+        return f"layout manage {name} -- {words} {shlex.quote(f'/{below}')}"
+    return f"layout stop {name}, and then {words} {path}"
 
 
 def _allowed(base: BaseRecord | None, half: str) -> Mapping[str, SetuidRecord]:
@@ -61,9 +77,9 @@ def _allowed(base: BaseRecord | None, half: str) -> Mapping[str, SetuidRecord]:
 def two_way(scene: Scene | JailScene) -> Iterator[Finding]:
     """S6: no FIFO or socket, which read-only does not stop."""
     _, tree, is_mroot = _trusted(scene)
-    for path, what in _special(tree, lambda kind: kind in _TWO_WAY):
-        hint = "jails can talk to each other through it: remove it" if is_mroot else f"rm {path}"
-        yield error("S6-special", path, what, "none in a read-only tree", hint)
+    for below, what in _special(tree, lambda kind: kind in _TWO_WAY):
+        hint = "jails can talk to each other through it: remove it" if is_mroot else _cure("rm", tree, below)
+        yield error("S6-special", f"{tree.where}/{below}", what, "none in a read-only tree", hint)
 
 
 def devices(scene: Scene | JailScene) -> Iterator[Finding]:
@@ -72,14 +88,14 @@ def devices(scene: Scene | JailScene) -> Iterator[Finding]:
 
 
 def _devices(code: str, tree: Walked) -> Iterator[Finding]:
-    for path, what in _special(tree, lambda kind: kind not in {*_TWO_WAY, stat.S_IFREG}):
-        yield error(code, path, what, "no device node", f"rm {path}")
+    for below, what in _special(tree, lambda kind: kind not in {*_TWO_WAY, stat.S_IFREG}):
+        yield error(code, f"{tree.where}/{below}", what, "no device node", _cure("rm", tree, below))
 
 
 def _special(tree: Walked, wanted: Callable[[int], bool]) -> Iterator[tuple[str, str]]:
     for below, found in tree.seen.special if tree.seen is not None else ():
         if wanted(stat.S_IFMT(found.st_mode)):
-            yield f"{tree.where}/{below}", f"a {kind_of(found.st_mode)}"
+            yield below, f"a {kind_of(found.st_mode)}"
 
 
 def loose(scene: Scene | JailScene) -> Iterator[Finding]:
@@ -95,7 +111,8 @@ def loose(scene: Scene | JailScene) -> Iterator[Finding]:
     for below, status in tree.seen.loose:
         path = f"{tree.where}/{below}"
         found = f"mode {stat.S_IMODE(status.st_mode):04o}"
-        yield error("S6-loose", path, found, "nothing that anybody may write to", f"chmod o-w {path}")
+        hint = _cure("chmod o-w", tree, below)
+        yield error("S6-loose", path, found, "nothing that anybody may write to", hint)
 
 
 def setuid_in_t(scene: JailScene) -> Iterator[Finding]:

@@ -27,6 +27,7 @@ MAX_ENTRIES = 5_000_000
 _BUFFER = 2 << 20
 _WHOLE = 1 << 18  # files up to this size are handed out in one piece
 _HEADER_MAX = 1 << 20  # of one extended header
+_TRAILER_MAX = 64 << 20  # zeros up to the end of a record, of any blocking factor that is in use
 _NAME_MAX = 4095
 _ID_MAX = (1 << 32) - 2  # 2^32-1 is chown(2)'s "leave it"
 _BLOCK = 512
@@ -303,6 +304,11 @@ class TarReader:
             self._read += self._end
             if self._read > self._max_bytes:
                 raise self._too_big(self._read - start)
+            if self._read - start > _TRAILER_MAX:
+                raise self._broken(
+                    f"more than {_TRAILER_MAX} bytes of zeros after the end of the archive",
+                    "a sparse file can have any number of them",
+                )
             self._pos = self._end = 0
             self._end = self._readinto(self._view)
             if not self._end:

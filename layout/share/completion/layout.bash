@@ -79,7 +79,7 @@ _layout()
     'verify') options='--quick --base' ;;
     esac
     case ${kind:-"$command $count"} in
-    ' '[0-9]*) kind='choice' words='base completion destroy exec fstab init manage mount plan profile recover render restart show start status stop umount verify' ;;
+    ' '[0-9]*) kind='choice' words='base completion destroy exec fstab init manage mount plan profile recover render restart selftest show start status stop umount verify' ;;
     'base '[0-9]*) kind='choice' words='build list merge verify' ;;
     'base build '[0-9]*) kind='choice' words='archive debian dir host' ;;
     'profile '[0-9]*) kind='choice' words='check list schema show' ;;

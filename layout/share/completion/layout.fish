@@ -81,6 +81,7 @@ complete -c layout -n 'test (count (__layout_words)) -eq 0' -a profile -d 'comma
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a recover -d 'Finish or undo what a crash interrupted'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a render -d 'Print a generated artefact'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a restart -d 'Stop the services of jails, if they run, and start them'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a selftest -d 'Attack jails made for it, on this kernel, in a throw-away root: tried, blocked, residue'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a show -d 'Draw the trees with what can be written marked'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a start -d 'Start the services of jails; wait until each is ready'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a status -d 'Print each jail\'s profile, service, mounts and open session'

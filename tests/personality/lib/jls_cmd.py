@@ -49,6 +49,8 @@ def value(jail: dict[str, Any], name: str) -> str | None:
         return None
     defaults = {"enforce_statfs": "2", "children.max": "0", "devfs_ruleset": "0", "securelevel": "-1"}
     default = {"bool": "false", "int": "0", "choice": "inherit"}.get(jailparams.kind(name), "")
+    if name.startswith("sysv"):
+        default = "disable"
     if name in ("allow.set_hostname", "allow.reserved_ports"):
         default = "true"
     if name in ("ip4", "ip6"):

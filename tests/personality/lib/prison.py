@@ -63,11 +63,20 @@ def _namespace(pid: int | str, name: str = "pid") -> str:
         return ""
 
 
+def _space(path: str) -> str:
+    """What tells a jail's processes: their pid namespace; or uts, where root and pids are the host's."""
+    return "uts" if path == "/" else "pid"
+
+
 def processes(jail: Jail) -> list[int]:
     """The pids in the jail, without the holder."""
-    own = _namespace(jail["init"])
+    return _within(jail["init"], _space(jail["path"]))
+
+
+def _within(holder: int, space: str) -> list[int]:
+    own = _namespace(holder, space)
     return [
-        pid for pid in pids() if pid != jail["init"] and own and _namespace(pid) == own and start_time(pid)
+        pid for pid in pids() if pid != holder and own and _namespace(pid, space) == own and start_time(pid)
     ]
 
 
@@ -76,8 +85,8 @@ def pids() -> list[int]:
 
 
 def jid_of(found: list[Jail]) -> dict[str, int]:
-    """Jids by pid namespace."""
-    return {_namespace(jail["init"]): jail["jid"] for jail in found}
+    """Jids by the namespace that tells a jail."""
+    return {_namespace(jail["init"], _space(jail["path"])): jail["jid"] for jail in found}
 
 
 # --- making one ----
@@ -93,8 +102,10 @@ def create(path: str, hostname: str | None, *, ipc: bool, network: bool) -> tupl
         try:
             os.close(reader)
             os.setsid()
-            flags = kernel.CLONE_NEWPID | (kernel.CLONE_NEWIPC if ipc else 0)
-            flags |= (kernel.CLONE_NEWUTS if hostname is not None else 0) | (
+            # A pidfile below / is read on both sides, so a jail that has the host's root has its pids too.
+            whole = _space(path) == "uts"
+            flags = (0 if whole else kernel.CLONE_NEWPID) | (kernel.CLONE_NEWIPC if ipc else 0)
+            flags |= (kernel.CLONE_NEWUTS if whole or hostname is not None else 0) | (
                 0 if network else kernel.CLONE_NEWNET
             )
             kernel.unshare(flags)
@@ -139,10 +150,14 @@ def _hold(path: str, writer: int) -> NoReturn:
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
             if not lasting[0]:
-                try:
-                    os.kill(-1, 0)
-                except ProcessLookupError:
-                    os._exit(0)
+                if path == "/":
+                    if not _within(os.getpid(), "uts"):
+                        os._exit(0)
+                else:
+                    try:
+                        os.kill(-1, 0)
+                    except ProcessLookupError:
+                        os._exit(0)
             time.sleep(0.02)
     finally:
         os._exit(1)
@@ -193,6 +208,11 @@ def confine(jail: Jail) -> None:
 
 def kill(jail: Jail) -> None:
     """jail_remove(2): everything in it dies at once, and it is over when this returns."""
+    while _space(jail["path"]) == "uts" and alive(jail) and (left := processes(jail)):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
     if alive(jail):
         with contextlib.suppress(ProcessLookupError):
             os.kill(jail["init"], signal.SIGKILL)

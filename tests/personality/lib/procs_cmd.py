@@ -99,7 +99,7 @@ def listing() -> list[Process]:
                 head, _, tail = file.read().rpartition(")")
             with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
                 args = _shown(file.read().rstrip("\0").split("\0"))
-            namespace = os.readlink(f"/proc/{pid}/ns/pid")
+            namespaces = [os.readlink(f"/proc/{pid}/ns/{name}") for name in ("pid", "uts")]
             uid = os.stat(f"/proc/{pid}").st_uid
         except OSError:
             continue
@@ -107,11 +107,11 @@ def listing() -> list[Process]:
         if pid in holders or comm == "jail-holder":
             continue
         fields = tail.split()
-        processes.append(
-            Process(
-                pid, int(fields[1]), by_namespace.get(namespace, 0), uid, fields[0], args or f"[{comm}]", comm
-            )
-        )
+        jid = max(by_namespace.get(namespace, 0) for namespace in namespaces)
+        processes.append(Process(pid, int(fields[1]), jid, uid, fields[0], args or f"[{comm}]", comm))
+    inside = by_namespace.get(os.readlink("/proc/self/ns/uts"), 0)
+    if inside:  # a jail sees itself alone, and has no jid for itself
+        return [one._replace(jid=0) for one in processes if one.jid == inside]
     return processes
 
 

@@ -36,17 +36,22 @@ def environment() -> dict[str, str]:
 
 def main(argv: list[str]) -> int:
     kept.guard()
-    usage = "usage: service [-j jail] <rc.d script> start|stop|restart|status|..."
+    usage = "usage: service [-j jail] [-E var=value] <rc.d script> start|stop|restart|status|..."
     try:
-        given, rest = getopt.getopt(argv, "j:v")
+        given, rest = getopt.getopt(argv, "E:j:v")
     except getopt.GetoptError:
         given, rest = [], []
     if len(rest) < 2:
         print(usage, file=sys.stderr)
         return 1
     values = dict(given)
+    more = [value for flag, value in given if flag == "-E"]
+    if not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", value) for value in more):
+        print(usage, file=sys.stderr)
+        return 1
     if "-j" in values:
-        os.execv("/usr/sbin/jexec", ["jexec", "-l", values["-j"], "/usr/sbin/service", *rest])
+        words = [word for value in more for word in ("-E", value)]
+        os.execv("/usr/sbin/jexec", ["jexec", "-l", values["-j"], "/usr/sbin/service", *words, *rest])
     name, *arguments = rest
     if "/" in name:
         print(usage, file=sys.stderr)
@@ -58,7 +63,7 @@ def main(argv: list[str]) -> int:
                 print(f"{name} is located in {directory}")
             os.chdir("/")
             sys.stdout.flush()
-            os.execve(path, [path, *arguments], environment())
+            os.execve(path, [path, *arguments], environment() | dict(one.split("=", 1) for one in more))
     print(
         f"{name} does not exist in /etc/rc.d or the local startup\n"
         f"directories ({' '.join(local_directories())}), or is not executable",

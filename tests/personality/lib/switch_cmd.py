@@ -7,6 +7,7 @@ personality set interface NAME [ADDRESS]...
 personality set pf absent|disabled|enabled
 personality set sysctl NAME VALUE       what the kernel says of itself
 personality state                       everything, as JSON
+personality calls                       every program of the personality that was started, in order
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ def main(argv: list[str]) -> int:
                 state["pf"] = {"state": value, "anchors": {} if value == "absent" else state["pf"]["anchors"]}
             case ["set", "sysctl", name, value]:
                 state["sysctl"][name] = value
+            case ["calls"]:
+                with open(kept.CALLS, encoding="utf-8") as file:
+                    print(file.read(), end="")
             case ["state"]:
                 print(json.dumps(state, indent=1))
             case _:

@@ -1,0 +1,237 @@
+"""The attacks of `layout selftest`: what each tries, whether it must be blocked, how it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from layout.core.errors import printable
+
+Verdict = Literal["blocked", "residue", "worked", "odd", "not shown", "not run"]
+"""How an attempt ended.
+
+`blocked`: refused in an expected way. `residue`: it works, is known to, and is named. `worked`: it must not,
+and does. `odd`: refused in a way that nobody expected, so perhaps for another reason. `not shown`: refused,
+but its control was refused as well, so that proves nothing. `not run`: not tried.
+"""
+
+BAD: frozenset[Verdict] = frozenset({"worked", "odd", "not shown", "not run"})
+"""Verdicts of an attack that must be blocked with which the selftest fails: not run is not blocked."""
+
+
+class Attack(msgspec.Struct, frozen=True):
+    """One attack."""
+
+    id: str
+    threat: int
+    """Number of the threat in docs/security.md."""
+    text: str
+    """What root of a jail does."""
+    refusals: tuple[str, ...] = ()
+    """Errors with which it may be refused; another one is odd."""
+    residue: bool = False
+    """It may work: a limit of the design that docs/security.md names."""
+    control: Literal["bare", "plain"] = "bare"
+    """Where it has to work: below a bare chroot(2) with all capabilities, or in a tree without any mount."""
+    proof: bool = False
+    """It has worked only when it brings back what only the host can read."""
+
+
+_NO = ("EPERM", "EACCES")
+
+ENGINE: tuple[Attack, ...] = (
+    Attack(
+        "write-base",
+        11,
+        "writes to mroot: create, append, chmod, rename, unlink, utime",
+        ("EROFS", *_NO),
+        control="plain",
+    ),
+    Attack("write-s", 11, "the same in s", ("EROFS", *_NO), control="plain"),
+    Attack(
+        "link",
+        12,
+        "makes hard links of files of mroot and s in t, to write through them",
+        ("EXDEV",),
+        control="plain",
+    ),
+    Attack("remount", 13, "remounts / and /s writable, then writes", _NO),
+    Attack(
+        "own-namespace",
+        14,
+        "makes user and mount namespaces of his own and remounts there",
+        (*_NO, "ENOSPC", "EINVAL"),
+    ),
+    Attack("handle", 15, "opens a file of s for writing by its handle, through the writable mount of t", _NO),
+    Attack("device", 16, "makes a node of the host's first disk, or of /dev/zero, in t and opens it", _NO),
+    Attack("execute", 18, "executes a program that he wrote to t", _NO),
+    Attack("map-execute", 18, "maps a file of t executable, as a library is", _NO),
+    Attack("setuid", 17, "runs a setuid file of t as another user", _NO),
+    Attack("new-fifo", 20, "makes a FIFO and a socket in the shared base", ("EROFS", *_NO), control="plain"),
+    Attack("chroot", 24, "escapes by a chroot(2) below his root", _NO, proof=True),
+    Attack(
+        "descriptor",
+        33,
+        "reads the host through a descriptor that was left open",
+        ("EBADF", "ENOTDIR"),
+        proof=True,
+    ),
+    Attack(
+        "proc-root",
+        34,
+        "reads the host through /proc/PID/root and /proc/PID/cwd",
+        ("EACCES", "EPERM", "ENOENT"),
+        proof=True,
+    ),
+    Attack("namespace", 34, "joins the mount namespace of another process", (*_NO, "ENOENT"), proof=True),
+    Attack("signal", 34, "signals a process of the host", ("ESRCH", "EPERM")),
+    Attack("ptrace", 34, "traces a process of the host", ("ESRCH", "EPERM")),
+    Attack(
+        "kernel",
+        34,
+        "opens core_pattern, modprobe and sysrq-trigger of the kernel for writing",
+        ("EROFS", "ENOENT", *_NO),
+    ),
+    Attack("device-mode", 34, "changes the mode of the host's /dev/null", ("EROFS", "ENOENT", *_NO)),
+    Attack(
+        "setuid-file", 17, "sets the setuid bit on a file of t, which gives nobody anything", residue=True
+    ),
+    Attack(
+        "file-capability", 17, "gives a file of t a capability, which gives nobody anything", residue=True
+    ),
+    Attack("interpreter", 19, "lets an interpreter of the base run a file of t", residue=True),
+    Attack("memfd", 19, "executes a program that lies in memory only (memfd_create(2))", _NO, residue=True),
+    Attack("anonymous", 19, "maps anonymous memory writable and executable", residue=True),
+    Attack("fifo", 20, "writes to a FIFO that the administrator left in the shared base", residue=True),
+    Attack("socket", 20, "connects to a socket that the administrator left in the shared base", residue=True),
+    Attack(
+        "flock", 20, "locks a file of the shared base, which other jails can see (flock(2))", residue=True
+    ),
+    Attack("lease", 20, "takes a lease on a file of the shared base (fcntl(2))", residue=True),
+    # Last: where they work, nothing else finds what it is aimed at.
+    Attack("mount", 14, "mounts a file system of his own over /etc", _NO),
+    Attack("umount", 13, "takes the mounts of /s and /t away", _NO),
+)
+"""By root of a jail that an engine keeps."""
+
+HOST: tuple[Attack, ...] = (
+    Attack("host-user", 17, "an ordinary user of the host runs the setuid file that the jail made", _NO),
+)
+"""By an ordinary user of the host, with what a jail left."""
+
+SESSION: tuple[Attack, ...] = tuple(
+    attack
+    for attack in ENGINE
+    if attack.id
+    in {
+        "umount",
+        "mount",
+        "handle",
+        "device",
+        "chroot",
+        "descriptor",
+        "proc-root",
+        "namespace",
+        "signal",
+        "ptrace",
+        "kernel",
+        "device-mode",
+    }
+)
+"""By a program that an administrator runs in a session: mroot and s are his to write, the host is not."""
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What came of one attack in one place."""
+
+    id: str
+    verdict: Verdict
+    found: str
+    text: str
+    threat: int
+    must_be_blocked: bool
+
+
+def judge(
+    attack: Attack, raw: Mapping[str, Any] | None, control: Mapping[str, Any] | None, token: str
+) -> Result:
+    """Judge what an attempt and its control came to.
+
+    `raw` is what the attempt said: `worked`, `errnos`, `said`, `untried`. `token` is what only the host can
+    read. An attack that may work needs no control when it does.
+    """
+    verdict, found = _judged(attack, raw, control, token)
+    return Result(attack.id, verdict, printable(found), attack.text, attack.threat, not attack.residue)
+
+
+def _judged(
+    attack: Attack, raw: Mapping[str, Any] | None, control: Mapping[str, Any] | None, token: str
+) -> tuple[Verdict, str]:
+    if raw is None:
+        return "not run", "no answer"
+    if raw.get("untried"):
+        return "not run", str(raw.get("said", ""))
+    said = str(raw.get("said", ""))
+    if worked(attack, raw, token):
+        return (
+            "residue" if attack.residue else "worked"
+        ), said if not attack.proof else "read what only the host can read"
+    errnos = [str(one) for one in raw.get("errnos", ())]
+    found = ", ".join(errnos) or said or "without success"
+    strange = [one for one in errnos if one not in attack.refusals]
+    if strange and not attack.residue:
+        return "odd", f"{', '.join(strange)}: {said}" if said else ", ".join(strange)
+    if control is None or not worked(attack, control, token):
+        why = (
+            str((control or {}).get("said", ""))
+            or ", ".join((control or {}).get("errnos", ()))
+            or "no answer"
+        )
+        return "not shown", f"{found}; the control did not work either: {why}"
+    return "blocked", found
+
+
+def worked(attack: Attack, raw: Mapping[str, Any], token: str) -> bool:
+    """Say whether an attempt got what it wanted."""
+    return bool(raw.get("worked")) and (not attack.proof or raw.get("said") == token)
+
+
+class Place(msgspec.Struct, frozen=True):
+    """All attacks in one place: a jail of an engine, a session, the host."""
+
+    name: str
+    note: str
+    results: tuple[Result, ...]
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How many of each verdict."""
+
+    tried: int
+    blocked: int
+    residue: int
+    worked: int
+    odd: int
+    not_shown: int
+    not_run: int
+
+
+def counts(results: Iterable[Result]) -> Counts:
+    """Count them."""
+    verdicts = [one.verdict for one in results]
+    return Counts(
+        sum(verdict != "not run" for verdict in verdicts),
+        verdicts.count("blocked"),
+        verdicts.count("residue"),
+        verdicts.count("worked"),
+        verdicts.count("odd"),
+        verdicts.count("not shown"),
+        verdicts.count("not run"),
+    )
+
+
+def passed(results: Iterable[Result]) -> bool:
+    """Say whether all that must be blocked is."""
+    return all(one.verdict not in BAD for one in results if one.must_be_blocked)

@@ -1,0 +1,11 @@
+"""All attacks by the names that layout.core.attacks gives them."""
+
+from __future__ import annotations
+
+from . import mounts, programs, reach, shared
+from .frame import Attack
+
+
+def functions() -> dict[str, Attack]:
+    """Return them."""
+    return {**mounts.ATTACKS, **programs.ATTACKS, **reach.ATTACKS, **shared.ATTACKS}

@@ -1,0 +1,160 @@
+"""Attacks that want to execute what they wrote: files of t, libraries, setuid files, memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+import sys
+
+from .frame import Attack, Place, Refused, check, libc
+
+# geteuid(2), then exit(2) with what it gave: all that has to be seen of a program that ran.
+_CODE = {
+    "x86_64": (62, "b86b0000000f0589c7b83c0000000f05"),
+    "aarch64": (183, "e81580d2010000d4a80b80d2010000d4"),
+    "riscv64": (243, "9308f00a730000009308d00573000000"),
+}
+_READ, _WRITE, _EXECUTE = 1, 2, 4
+_PRIVATE, _ANONYMOUS = 2, 0x20
+OTHER = 65534
+"""The user nobody."""
+
+
+def program() -> bytes:
+    """Return a program that exits with its effective user's number, modulo 256.
+
+    Where no machine code is known for this machine, it is this Python.
+    """
+    found = _CODE.get(platform.machine())
+    if found is None or sys.maxsize < 1 << 32:
+        with open(sys.executable, "rb") as file:
+            return file.read()
+    machine, text = found
+    code = bytes.fromhex(text)
+    start = 0x400000
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, machine, 1, start + 120, 64, 0, 0, 64, 56, 1, 0, 0, 0
+    )
+    size = 120 + len(code)
+    return header + struct.pack("<IIQQQQQQ", 1, _READ | _EXECUTE, 0, start, start, size, size, 0x10000) + code
+
+
+def arguments(path: str) -> list[str]:
+    """Return the arguments with which `program` does that, whatever it is."""
+    return [path, "-S", "-E", "-c", "import os; os._exit(os.geteuid() & 255)"]
+
+
+def written(path: str, mode: int = 0o755) -> str:
+    """Write the program and return its path."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o700)
+    try:
+        os.write(fd, program())
+        os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
+    return path
+
+
+def run(path: str | int, words: list[str], user: int | None = None) -> int:
+    """Execute a program, as `user`; return its exit status. Raises OSError when that is refused."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if user is not None:
+                os.setgroups([])
+                os.setresgid(user, user, user)
+                os.setresuid(user, user, user)
+            os.execve(path, words, {})  # noqa: S606 - whether that is possible is the question
+        except OSError as error:
+            os.write(writing, str(error.errno).encode())
+        finally:
+            os._exit(255)
+    os.close(writing)
+    refused = os.read(reading, 16)
+    os.close(reading)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if refused:
+        code = int(refused)
+        raise OSError(code, os.strerror(code), str(path))
+    return status
+
+
+def execute(place: Place) -> str:
+    path = written(f"{place.t}/program")
+    run(path, arguments(path))
+    return path
+
+
+def map_execute(place: Place) -> str:
+    path = written(f"{place.t}/library")
+    fd = os.open(path, os.O_RDONLY)
+    _map(fd, _READ | _EXECUTE, _PRIVATE)
+    return path
+
+
+def _map(fd: int, protection: int, flags: int) -> None:
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    if libc.mmap(None, 4096, protection, flags, fd, 0) in (None, ctypes.c_void_p(-1).value):
+        check(-1, "mmap")
+
+
+def setuid(place: Place) -> str:
+    path = written(f"{place.t}/setuid", 0o4755)
+    os.chmod(place.t, 0o755)
+    user = run(path, arguments(path), OTHER)
+    if user != os.geteuid() & 255:
+        raise Refused((), f"it ran, as user {user}")
+    return f"user {OTHER} became {user}"
+
+
+def setuid_file(place: Place) -> str:
+    path = written(f"{place.t}/left-setuid", 0o4755)
+    os.chmod(place.t, 0o755)
+    if not os.stat(path).st_mode & 0o4000:
+        raise Refused((), "the bit did not stay")
+    return path
+
+
+def file_capability(place: Place) -> str:
+    path = written(f"{place.t}/capability")
+    # struct vfs_cap_data, revision 2, effective: all capabilities
+    os.setxattr(path, "security.capability", struct.pack("<5I", 0x02000001, 0xFFFFFFFF, 0, 0x1FF, 0))
+    return path
+
+
+def interpreter(place: Place) -> str:
+    path = f"{place.t}/script"
+    with open(path, "w", encoding="ascii") as file:
+        file.write("import os; os._exit(7)\n")
+    if run(place.python, [place.python, "-S", "-E", path]) != 7:
+        raise Refused((), "it did not run")
+    return place.python
+
+
+def memfd(place: Place) -> str:
+    fd = os.memfd_create("program", 0)
+    os.write(fd, program())
+    path = f"/proc/self/fd/{fd}"
+    run(path, arguments(path))
+    return "memfd_create(2), then execve(2)"
+
+
+def anonymous(place: Place) -> str:
+    _map(-1, _READ | _WRITE | _EXECUTE, _PRIVATE | _ANONYMOUS)
+    return "mmap(2) of anonymous memory"
+
+
+ATTACKS: dict[str, Attack] = {
+    "execute": execute,
+    "map-execute": map_execute,
+    "setuid": setuid,
+    "setuid-file": setuid_file,
+    "file-capability": file_capability,
+    "interpreter": interpreter,
+    "memfd": memfd,
+    "anonymous": anonymous,
+}

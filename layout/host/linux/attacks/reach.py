@@ -1,0 +1,127 @@
+"""Attacks that want to get out: to files, processes, namespaces and settings of the host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+from .frame import Attack, Place, Refused, check, libc
+
+_SEIZE = 0x4206
+_KNOBS = (
+    "/proc/sys/kernel/core_pattern",
+    "/proc/sys/kernel/modprobe",
+    "/proc/sysrq-trigger",
+    "/sys/kernel/uevent_helper",
+)
+
+
+def _token(path: str, directory: int | None = None) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory)
+    try:
+        return os.read(fd, 100).decode("ascii", "replace")
+    finally:
+        os.close(fd)
+
+
+def _first(attempts: Iterator[Callable[[], str]]) -> str:
+    """Return what the first attempt that works brings. Raises Refused."""
+    errors = []
+    for attempt in attempts:
+        try:
+            return attempt()
+        except OSError as error:
+            errors.append(error)
+    raise Refused(errors, "nothing of the host was there")
+
+
+def chroot(place: Place) -> str:
+    """The old escape: a root below the working directory leaves `..` without an end."""
+    inside = f"{place.t}/inside"
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(inside)
+    top = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    os.chroot(inside)
+    os.fchdir(top)
+    for _ in range(64):
+        os.chdir("..")
+    os.chroot(".")
+    try:
+        return _token(place.token)
+    except FileNotFoundError:
+        raise Refused((), "it ended in its own root") from None
+
+
+def descriptor(place: Place) -> str:
+    name = os.path.basename(place.token)
+    return _first(lambda fd=fd: _token(name, fd) for fd in range(1024))  # type: ignore[misc]
+
+
+def _processes() -> list[str]:
+    return sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int)
+
+
+def proc_root(place: Place) -> str:
+    paths = [f"/proc/{place.victim}/root{place.token}", f"/proc/{place.victim}/cwd{place.token}"]
+    paths += [f"/proc/{pid}/{what}{place.token}" for pid in _processes() for what in ("root", "cwd")]
+    return _first(lambda path=path: _token(path) for path in paths)  # type: ignore[misc]
+
+
+def namespace(place: Place) -> str:
+    def join(pid: str) -> str:
+        fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
+        check(libc.setns(fd, 0), "setns")
+        return _token(place.token)
+
+    return _first(lambda pid=pid: join(pid) for pid in (str(place.victim), *_processes()))  # type: ignore[misc]
+
+
+def _is_victim(place: Place) -> None:
+    """A jail may have another process of that number. Raises ProcessLookupError."""
+    try:
+        with open(f"/proc/{place.victim}/comm", encoding="ascii", errors="replace") as file:
+            found = file.read().strip()
+    except OSError:
+        found = place.name  # /proc says nothing: the call itself will
+    if found != place.name:
+        raise ProcessLookupError(3, "no such process", str(place.victim))
+
+
+def signal_host(place: Place) -> str:
+    _is_victim(place)
+    os.kill(place.victim, signal.SIGUSR1)
+    return f"process {place.victim}"
+
+
+def ptrace(place: Place) -> str:
+    _is_victim(place)
+    check(libc.ptrace(_SEIZE, place.victim, None, None), "ptrace")
+    return f"process {place.victim}"
+
+
+def kernel(place: Place) -> str:
+    def opened(path: str) -> str:
+        os.close(os.open(path, os.O_WRONLY))
+        return path
+
+    return _first(lambda path=path: opened(path) for path in _KNOBS)  # type: ignore[misc]
+
+
+def device_mode(place: Place) -> str:
+    """Change the mode; whether that is the host's is for the host to see."""
+    os.chmod("/dev/null", 0o600)
+    return "/dev/null is 0600"
+
+
+ATTACKS: dict[str, Attack] = {
+    "chroot": chroot,
+    "descriptor": descriptor,
+    "proc-root": proc_root,
+    "namespace": namespace,
+    "signal": signal_host,
+    "ptrace": ptrace,
+    "kernel": kernel,
+    "device-mode": device_mode,
+}

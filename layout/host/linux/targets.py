@@ -1,0 +1,231 @@
+"""What the attacks of `layout selftest` are aimed at, made inside the sandbox, and the controls.
+
+A control is the same attack where it has to work. `bare` is a bare chroot(2): mroot and s mounted read-only,
+t without options, all capabilities, the host's /proc, /dev and processes, and a descriptor left open.
+`plain` is one writable tree without any mount.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from layout.core.attacks import Attack
+from layout.host import forked
+from layout.host.linux import process, syscalls
+from layout.host.linux.attacks import frame, known, programs
+from layout.host.linux.attacks.frame import Place
+
+WORK = "/tmp/work"  # noqa: S108 - the sandbox's own
+ROOT = f"{WORK}/jails"
+BASE = f"{WORK}/base"
+TOKEN = f"{WORK}/outside/token"
+HOME = "/usr/lib/selftest"
+IN_BASE, IN_S, IN_T = f"{HOME}/target", "/etc/selftest", "/var/selftest"
+NAME = "layout-victim"
+_FILES = ("file", "other", "linked")
+_LEAKED = 200
+"""Number from which on a descriptor is left open on purpose."""
+_NULL = stat.S_IFCHR | 0o666
+_START = 'import sys; sys.path.insert(0, "{home}"); from attacks.{module} import main; main()'
+
+
+def prepare(python: str) -> None:
+    """Put what is attacked into the base, and the attacks themselves."""
+    for top in (IN_BASE, IN_S, IN_T):
+        _fill(BASE + top)
+    here = os.path.dirname(frame.__file__)
+    os.makedirs(f"{BASE}{HOME}/attacks")
+    for name in os.listdir(here):
+        if name.endswith(".py"):
+            shutil.copyfile(f"{here}/{name}", f"{BASE}{HOME}/attacks/{name}")
+    with open(f"{BASE}/bin/sh", "w", encoding="ascii") as file:
+        file.write(f'#!{python} -S\nraise SystemExit("there is no shell here")\n')
+    os.chmod(f"{BASE}/bin/sh", 0o755)
+
+
+def _fill(top: str) -> None:
+    os.makedirs(top, exist_ok=True)
+    for name in _FILES:
+        with open(f"{top}/{name}", "w", encoding="ascii") as file:
+            file.write("as it was\n")
+
+
+def command(python: str, module: str, *values: object) -> tuple[str, ...]:
+    """Return the words that start a module of the attacks in a jail."""
+    start = _START.format(home=HOME, module=module)
+    return (python, "-S", "-B", "-c", start, json.dumps(values))
+
+
+def write(path: str, text: str) -> None:
+    """Write a file, its directories made."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def outside(python: str) -> Iterator[tuple[Place, str]]:
+    """Make the token, the open descriptor and the victim; yield where everything is, and the token."""
+    token = secrets.token_hex(16)
+    write(TOKEN, token)
+    opened = os.open(os.path.dirname(TOKEN), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    leaked = _duplicate(opened)
+    os.close(opened)
+    with contextlib.suppress(OSError):  # a number that no process of a jail has
+        write("/proc/sys/kernel/ns_last_pid", "30000")
+    victim = forked.fork(_victim)
+    try:
+        yield Place(IN_BASE, IN_S, IN_T, victim, NAME, TOKEN, python), token
+    finally:
+        os.kill(victim, signal.SIGKILL)
+        os.waitpid(victim, 0)
+        os.close(leaked)
+
+
+def _duplicate(fd: int) -> int:
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_DUPFD, _LEAKED)
+
+
+def _victim() -> int:
+    process.set_name(NAME.encode())
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    process.prctl(1, signal.SIGKILL)
+    while True:
+        signal.pause()
+
+
+@contextlib.contextmanager
+def left_in_base() -> Iterator[None]:
+    """Leave a FIFO and a socket in mroot, as a careless administrator would."""
+    top = f"{ROOT}/j/mroot{IN_BASE}"
+    os.mkfifo(f"{top}/fifo")
+    os.chmod(f"{top}/fifo", 0o666)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{top}/socket")
+        os.chmod(f"{top}/socket", 0o666)
+        server.listen(64)
+        yield
+
+
+# -- controls -----------------------------------------------------------------------------------------------
+
+
+def controls(attacks: Iterable[Attack], place: Place, name: str) -> dict[str, dict[str, Any]]:
+    """Make each attack where it has to work; `name` is the jail whose trees are taken."""
+    plain = f"{WORK}/plain"
+    tree = place._replace(base=f"{plain}/base", s=f"{plain}/s", t=f"{plain}/t")
+    functions = known.functions()
+    found = {}
+    for attack in attacks:
+        if attack.control == "plain":
+            shutil.rmtree(plain, ignore_errors=True)
+            for top in tree[:3]:
+                _fill(top)
+            found[attack.id] = frame.attempt(functions[attack.id], tree)
+        else:
+            found[attack.id] = frame.attempt(functions[attack.id], place, _bare(name))
+        if attack.id == "device-mode":
+            found[attack.id]["worked"] = host_device_changed()
+    return found
+
+
+def _bare(name: str) -> Callable[[], None]:
+    """Return what makes a bare chroot of a jail's trees, in a mount namespace of this attack's own."""
+    top = f"{WORK}/bare"
+
+    def enter() -> None:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount(b"none", b"/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+        os.makedirs(top, exist_ok=True)
+        for source, target, read_only in (
+            (f"{ROOT}/j/mroot", "", True),
+            (f"{ROOT}/s/{name}", "/s", True),
+            (f"{ROOT}/t/{name}", "/t", False),
+            ("/proc", "/proc", False),
+            ("/dev", "/dev", False),
+        ):
+            where = (top + target).encode()
+            syscalls.mount(source.encode(), where, None, syscalls.MS_BIND)
+            if read_only:
+                flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY
+                syscalls.mount(b"none", where, None, flags)
+        os.chroot(top)
+        os.chdir("/")
+
+    return enter
+
+
+def host_device_changed() -> bool:
+    """Say whether the mode of the sandbox's /dev/null was changed, and change it back."""
+    changed = os.stat("/dev/null").st_mode != _NULL
+    if changed:
+        os.chmod("/dev/null", 0o666)
+    return changed
+
+
+def host_user(name: str, place: Place) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Let a user of the host run the setuid file that a jail left; and where ROOT is open to all."""
+    path = f"{ROOT}/t/{name}{place.t}/left-setuid"
+
+    def ran(_: Place) -> str:
+        user = programs.run(path, programs.arguments(path), programs.OTHER)
+        if user == programs.OTHER & 255:
+            raise frame.Refused((), "it ran without a privilege")
+        return f"user {programs.OTHER} became {user}"
+
+    if not os.path.exists(path):
+        missing = {"worked": False, "errnos": [], "said": "the jail could not make it", "untried": True}
+        return missing, missing
+    found = frame.attempt(ran, place)
+    opened = [
+        ROOT,
+        f"{ROOT}/t",
+        f"{ROOT}/t/{name}",
+        *(f"{ROOT}/t/{name}{part}" for part in ("/var", place.t)),
+    ]
+    modes = {one: stat.S_IMODE(os.stat(one).st_mode) for one in opened}
+    try:
+        for one in opened:
+            os.chmod(one, 0o755)
+        return found, frame.attempt(ran, place)
+    finally:
+        for one, mode in modes.items():
+            os.chmod(one, mode)
+
+
+def output_of(work: Callable[[], object]) -> str:
+    """Run `work` in a child with its output in a file; return that."""
+    path = f"{WORK}/output"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+
+    def child() -> int:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        null = os.open("/dev/null", os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        try:
+            work()
+        except Exception as error:
+            os.write(2, f"{type(error).__name__}: {error}".encode())
+            return 1
+        return 0
+
+    try:
+        os.waitpid(forked.fork(child), 0)
+        return os.pread(fd, 1 << 20, 0).decode("utf-8", "replace")
+    finally:
+        os.close(fd)

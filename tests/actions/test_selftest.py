@@ -1,0 +1,120 @@
+"""The selftest passes on layout as it is, fails on a layout that is weaker, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from busybox_yard import processes
+from yard import mounts
+
+from layout.actions import prepare_linux, selftest_linux
+from layout.actions.selftest import Document, selftest
+from layout.core.attacks import ENGINE, HOST, SESSION, Result
+from layout.host.linux.attacks import frame, known
+from layout.host.linux.engines import bwrap
+
+pytestmark = [
+    pytest.mark.box,
+    pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap"),
+]
+HERE = Path(frame.__file__).parent
+
+
+def run() -> Document:
+    return selftest(lambda *_: None)
+
+
+def of(found: Document, place: str) -> dict[str, Result]:
+    (results,) = (one.results for one in found.places if one.name == place)
+    return {one.id: one for one in results}
+
+
+@pytest.fixture(name="found", scope="module")
+def _found() -> Document:
+    before, table = processes(), mounts()
+    found = run()
+    assert processes() - before == set()
+    assert mounts() == table
+    return found
+
+
+def test_all_that_must_be_blocked_is_blocked_under_every_engine(found: Document) -> None:
+    engines = [name for name, module in prepare_linux.ENGINES.items() if shutil.which(module.PROGRAM)]
+    assert {place.name for place in found.places if place.results} >= {
+        *(f"{engine}, {grade}" for engine in engines for grade in ("full", "weak"))
+    }
+    for engine in engines:
+        for grade in ("full", "weak"):
+            results = of(found, f"{engine}, {grade}")
+            assert results.keys() == {one.id for one in (*ENGINE, *HOST)}
+            bad = {i: (r.verdict, r.found) for i, r in results.items() if r.must_be_blocked}
+            assert {i: r for i, r in bad.items() if r[0] != "blocked"} == {}
+    assert found.ok
+
+
+def test_the_residue_is_named_and_nothing_else_works(found: Document) -> None:
+    named = {one.id for one in ENGINE if one.residue}
+    for place in found.places:
+        assert {one.id for one in place.results if one.verdict == "residue"} <= named
+    assert {"interpreter", "flock", "fifo", "socket"} <= {
+        one.id for one in of(found, "bwrap, weak").values() if one.verdict == "residue"
+    }
+
+
+@pytest.mark.parametrize("place", ["manage", "manage --sealed"])
+def test_a_session_reaches_nothing_of_the_host(found: Document, place: str) -> None:
+    results = of(found, place)
+    assert {one.id for one in SESSION} <= results.keys()
+    assert {i: r.found for i, r in results.items() if r.verdict not in {"blocked", "residue"}} == {}
+
+
+def test_an_engine_that_keeps_all_capabilities_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control of all the others: what is weaker does not pass."""
+    strict = bwrap.arguments
+
+    def weak(program: str, spec: object) -> tuple[str, ...]:
+        words = list(strict(program, spec))  # type: ignore[arg-type]
+        at = words.index("--cap-drop")
+        return (*words[:at], "--cap-add", "ALL", *words[at + 2 :])
+
+    monkeypatch.setattr(bwrap, "arguments", weak)
+    monkeypatch.setattr(prepare_linux, "ENGINES", {"bwrap": bwrap})
+    found = run()
+    assert not found.ok
+    broken = {one.id for one in of(found, "bwrap, weak").values() if one.verdict == "worked"}
+    assert {"remount", "umount", "mount", "handle", "own-namespace"} <= broken
+    assert {one.id for one in of(found, "manage").values() if one.verdict == "worked"} == set()
+
+
+def test_where_no_engine_is_installed_nothing_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest_linux, "which", lambda _: None)
+    found = run()
+    assert not found.ok
+    assert found.counts.not_run == len(ENGINE)
+    assert {one.verdict for one in of(found, "no engine").values()} == {"not run"}
+
+
+def test_the_attacks_need_nothing_but_pythons_own_library() -> None:
+    """They run in a base that has nothing else."""
+    for path in HERE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                assert {one.name.partition(".")[0] for one in node.names} <= sys.stdlib_module_names
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                assert (node.module or "").partition(".")[0] in sys.stdlib_module_names
+
+
+def test_every_attack_that_is_listed_can_be_made() -> None:
+    assert known.functions().keys() == {one.id for one in ENGINE}
+
+
+def test_an_attack_that_hangs_is_not_run_rather_than_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame, "SECONDS", 0.2)
+    place = frame.Place("/", "/", "/", os.getpid(), "x", "/", sys.executable)
+    found = frame.attempt(lambda _: os.read(os.pipe()[0], 1).decode(), place)
+    assert found["untried"] and found["said"] == "no answer in time"
