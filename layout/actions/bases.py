@@ -11,7 +11,7 @@ import msgspec
 from layout.actions import merging
 from layout.actions.context import Context
 from layout.actions.manage import path_of_s
-from layout.actions.populate import MANIFEST, SKELETON, skeleton_entries
+from layout.actions.populate import capable, skeleton_entries
 from layout.core import findings, mtree
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, Report, error, warning
@@ -20,7 +20,7 @@ from layout.host import records
 from layout.host.beneath import Dir, open_root
 from layout.host.beneath.hashed import Hashed, Known, hashed
 from layout.host.beneath.walk import Print
-from layout.host.records import BASE_RECORD, BaseRecord, SetuidRecord
+from layout.host.records import BASE_RECORD, MANIFEST, SKELETON, BaseRecord, CapabilityRecord, SetuidRecord
 
 Tell = Callable[[str, int, int], None]
 
@@ -180,7 +180,9 @@ def refresh(
             entries = {**kept, **gone}
             order = sorted(entries, key=lambda path: path.replace("/", "\0") if path != "." else "")
             write_manifest(state, manifest, {path: entries[path] for path in order})
-    return _record_setuid(state, setuid, changed)
+    with root.open("j/mroot") as mroot, root.open("skel/s") as s:
+        capabilities = capable(mroot, s)
+    return _record(state, setuid, capabilities, changed)
 
 
 def _is_changed(old: Print | None, new: Print | None) -> bool:
@@ -197,14 +199,25 @@ def _session_path(path: str, tree: str) -> str:
     return path_of_s(below) if half == "s" else f"/t/{below}"
 
 
-def _record_setuid(state: Dir, found: list[SetuidRecord], changed: set[str]) -> list[str]:
+def _record(
+    state: Dir, found: list[SetuidRecord], capabilities: tuple[CapabilityRecord, ...], changed: set[str]
+) -> list[str]:
+    """Let the base's record follow what a session changed; return what is setuid now and was not."""
     record = records.read(state, BASE_RECORD, BaseRecord)
     if record is None:
         return []
     kept = [one for one in record.setuid if f"/{one.path}" not in changed]
     setuid = tuple(sorted([*kept, *found], key=lambda one: one.path))
-    if setuid != tuple(sorted(record.setuid, key=lambda one: one.path)):
-        records.write(state, BASE_RECORD, msgspec.structs.replace(record, setuid=setuid))
+    capable_now = tuple(
+        sorted(
+            [one for one in record.capable if f"/{one.path}" not in changed]
+            + [one for one in capabilities if f"/{one.path}" in changed],
+            key=lambda one: one.path,
+        )
+    )
+    new = msgspec.structs.replace(record, setuid=setuid, capable=capable_now)
+    if (setuid, capable_now) != (tuple(sorted(record.setuid, key=lambda one: one.path)), record.capable):
+        records.write(state, BASE_RECORD, new)
     before = {one.path for one in record.setuid}
     return [f"/{one.path}" for one in found if one.path not in before]
 

@@ -19,10 +19,20 @@ from layout.actions.split import Split, check_base, put_split_flags, split
 from layout.core import mtree
 from layout.core.errors import UsageError
 from layout.core.model import Platform
+from layout.core.skeleton import base_path
 from layout.host import hostfiles, records, table
-from layout.host.beneath import Dir, Item, open_root, read_tree, remove_tree, write_items
+from layout.host.beneath import Dir, Item, open_root, read_tree, remove_tree, walk, write_items
 from layout.host.freebsd import sets
-from layout.host.records import BASE_RECORD, COMMIT, BaseRecord, CommitRecord, SetuidRecord
+from layout.host.records import (
+    BASE_RECORD,
+    COMMIT,
+    MANIFEST,
+    SKELETON,
+    BaseRecord,
+    CapabilityRecord,
+    CommitRecord,
+    SetuidRecord,
+)
 from layout.host.site import running_platform
 
 if TYPE_CHECKING:
@@ -33,10 +43,6 @@ if TYPE_CHECKING:
 Tell = Callable[[str, int, int], None]
 """Progress: what is going on, how much is done, out of how much (0: not known)."""
 
-MANIFEST = "bases/mroot.mtree"
-"""The manifest of mroot, in the directory of layout's state."""
-SKELETON = "bases/skel.mtree"
-"""That of skel."""
 _FETCH = (
     "fetch base.txz and its MANIFEST from https://download.freebsd.org/releases/ and give --base PATH, "
     "or on FreeBSD 15 and later --base pkgbase"
@@ -171,6 +177,7 @@ def populate(root: Dir, state: Dir, source: str, platform: Platform, kind: str, 
             record = _complete(filled.record, done, lost)
             tell("writing the manifest", 0, 0)
             with halves.open(f"{_NEW}s") as s, halves.open(f"{_NEW}t") as t:
+                record = structs.replace(record, capable=capable(base, s))
                 _write_manifests(state, base, s, t, filled.known)
             tell("writing to disk", 0, 0)
             base.sync()
@@ -379,6 +386,14 @@ def _complete(record: BaseRecord, done: Split, lost_flags: int) -> BaseRecord:
     return structs.replace(
         record, removed=done.removed, sys_directory=done.sys_directory, left_out=dict(left_out)
     )
+
+
+def capable(base: Dir, s: Dir) -> tuple[CapabilityRecord, ...]:
+    """Return the programs with capabilities in mroot and in a half of a jail, by their paths in the base."""
+    found = {path: value for path, _, value in walk(base, trusted=True).capable}
+    for below, _, value in walk(s, trusted=True).capable:
+        found[base_path(f"s/{below}")] = value
+    return tuple(CapabilityRecord(path, value.hex()) for path, value in sorted(found.items()))
 
 
 def _write_manifests(state: Dir, base: Dir, s: Dir, t: Dir, known: dict[str, tuple[int, str]]) -> None:

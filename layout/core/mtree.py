@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, assert_never
 
@@ -18,6 +19,7 @@ HARDLINK = b"# hardlink "
 
 _SAFE = bytes(set(range(0x21, 0x7F)) - set(b"#\\*?[]="))
 _KINDS: dict[bytes, Literal["file", "dir", "link"]] = {b"file": "file", b"dir": "dir", b"link": "link"}
+_TYPES = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "link"}
 _GLOB = re.compile(rb"[*?\[]")
 _GLOB_OR_BACKSLASH = re.compile(rb"([\\*?\[])")
 _BACKSLASHED = re.compile(rb"\\(.)", re.DOTALL)
@@ -120,6 +122,32 @@ def digests(data: bytes) -> dict[str, tuple[int, str]]:
             size = rest.rpartition(b" size=")[2].partition(b" ")[0]
             found[_text(name)] = (int(size), rest[-64:].decode())
     return found
+
+
+def rests(data: bytes) -> dict[str, bytes]:
+    """Return what a manifest says of each path, as it is written there: quicker than to parse it."""
+    found = {}
+    for line in data.split(b"\n"):
+        if line[:1] == b".":
+            name, _, rest = line.partition(b" ")
+            path = _text(name) if b"\\" in name else name[2:].decode("utf-8", "surrogateescape")
+            found[path or "."] = rest
+    return found
+
+
+def told(found: os.stat_result, target: str) -> bytes:
+    """Return what the manifest of an entry as it is now would say, but for the digest of a file.
+
+    Of what no manifest has, nothing.
+    """
+    mode = found.st_mode
+    kind = _TYPES.get(stat.S_IFMT(mode))
+    if kind is None:
+        return b""
+    text = f"type={kind} mode={mode & 0o7777:04o} uid={found.st_uid} gid={found.st_gid}"
+    if kind == "link":
+        return text.encode() + b" link=" + encode_name(os.fsencode(target))
+    return f"{text} size={found.st_size} sha256digest=".encode() if kind == "file" else text.encode()
 
 
 def _text(encoded: bytes) -> str:

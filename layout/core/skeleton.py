@@ -64,6 +64,14 @@ def place_of(path: str) -> str:
     return path
 
 
+def base_path(place: str) -> str:
+    """Return where in a base a path of the skeleton comes from: s/etc/passwd is etc/passwd."""
+    for name, top in SPLIT:
+        if place == top or place.startswith(top + "/"):
+            return name + place[len(top) :]
+    return place
+
+
 def half_of(path: str) -> tuple[str, str]:
     """Return where `path` of a base is after the split: ('s', 'etc/passwd'), or ('', path) in mroot."""
     for old, new in RELOCATED:

@@ -19,6 +19,10 @@ _PLAIN = re.compile(r'([a-z]+) = "([^"\\\x00-\x1f\x7f]*)"\n')
 
 BASE_RECORD = "bases/mroot.toml"
 """Where the base's record is, in the directory of layout's state."""
+MANIFEST = "bases/mroot.mtree"
+"""Where the manifest of mroot is."""
+SKELETON = "bases/skel.mtree"
+"""Where that of skel is."""
 COMMIT = "commit.toml"
 """Where a CommitRecord is while a base appears."""
 
@@ -51,6 +55,14 @@ class SetuidRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gid: int
 
 
+class CapabilityRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of the base with capabilities (capabilities(7))."""
+
+    path: str
+    value: str
+    """As the file system has it, in hexadecimal."""
+
+
 class BaseRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where mroot came from and what it holds."""
 
@@ -66,6 +78,7 @@ class BaseRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     left_out: dict[str, int] = {}
     """Device nodes, FIFOs, sockets ... that were not taken over, by kind."""
     setuid: tuple[SetuidRecord, ...] = ()
+    capable: tuple[CapabilityRecord, ...] = ()
     sha256: str = ""
     """Of the archive, in hexadecimal; "" where it was not looked at."""
     notes: tuple[str, ...] = ()

@@ -2,27 +2,65 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
 import stat
+import struct
 import subprocess
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
 
-import pytest
 from yard import Yard, mount, umount
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+from layout.core.running import RunRecord
+from layout.host import records
+from layout.host.beneath import Dir, open_root
+from layout.host.linux import procs
 
-ROWS: list[object] = []
+
+class Row(NamedTuple):
+    """A way to break the layout, and the finding that it has to make."""
+
+    sabotage: Callable[[Yard], None]
+    who: str
+    """Whose finding it is: a jail's or "host"."""
+    code: str
+    severity: str = "error"
+    quick: bool = True
+    """--quick finds it as well."""
+    only: bool = True
+    """It is the only finding."""
+    probe: bool = False
+    """Only --probe finds it."""
+
+    def __str__(self) -> str:
+        return self.sabotage.__name__.strip("_")
 
 
-def row(who: str, code: str, *, severity: str = "error", quick: bool = True, only: bool = True):
-    """Add a sabotage: whose finding it is, its code, whether --quick finds it, whether it is the only one."""
+REPOSITORY = Path(__file__).resolve().parents[2]
+ROWS: list[Row] = []
+AFTER = contextlib.ExitStack()
+"""What is to be done after a sabotage, besides putting everything back."""
+
+
+def row(
+    who: str,
+    code: str,
+    *,
+    severity: str = "error",
+    quick: bool = True,
+    only: bool = True,
+    probe: bool = False,
+):
+    """Add a sabotage to ROWS."""
 
     def add(sabotage: Callable[[Yard], None]) -> Callable[[Yard], None]:
-        label = sabotage.__name__.strip("_")
-        ROWS.append(pytest.param(sabotage, who, code, severity, quick, only, id=label))
+        ROWS.append(Row(sabotage, who, code, severity, quick and not probe, only, probe))
         return sabotage
 
     return add
@@ -32,6 +70,12 @@ def write(path: Path, text: str = "x", mode: int = 0o644) -> Path:
     path.write_text(text, encoding="utf-8")
     path.chmod(mode)
     return path
+
+
+def make_capable(path: Path, number: int = 21) -> None:
+    """Give a file one capability, sys_admin for one, as setcap(8) does."""
+    value = struct.pack("<5I", 0x02000001, 1 << number, 0, 0, 0)
+    os.setxattr(path, "security.capability", value)
 
 
 def move_aside(path: Path) -> None:
@@ -163,6 +207,91 @@ def _root_itself_writable_elsewhere(yard: Yard) -> None:
     mount("--bind", yard.root, yard.elsewhere("root"))
 
 
+def start(yard: Yard, *words: str, grade: str = "full", notes: tuple[str, ...] = ()) -> None:
+    """Let a process pass for the engine of jail a."""
+    process = AFTER.enter_context(subprocess.Popen(words, start_new_session=True))
+    AFTER.callback(process.kill)
+    known = procs.identify(process.pid)
+    assert known is not None
+    with open_root(str(yard.root / ".layout")) as state:
+        state.make_dir("run", 0o700)
+        records.write(
+            state, "run/a.toml", RunRecord("bwrap", grade, records.now(), False, known, notes=notes)
+        )
+
+
+@row("a", "S3-running")
+def _service_with_all_capabilities(yard: Yard) -> None:
+    start(yard, "unshare", "--pid", "--fork", "--kill-child", "sh", "-c", "sleep 60 & wait; :")
+    with open_root(str(yard.root / ".layout")) as state:
+        record = records.read(state, "run/a.toml", RunRecord)
+    for _ in range(500):
+        if procs.daemon_of(record.process.pid) is not None:
+            return
+        time.sleep(0.01)
+    raise AssertionError("nothing runs")
+
+
+@row("a", "S3-weak", severity="warning")
+def _service_without_guarantees(yard: Yard) -> None:
+    start(yard, "sleep", "60", grade="weak", notes=("root of the jail is root of the host",))
+
+
+@row("a", "S5-service", severity="warning")
+def _service_ended_by_itself(yard: Yard) -> None:
+    start(yard, "sleep", "60")
+    AFTER.close()
+
+
+@row("a", "S3-session", severity="warning")
+def _session_open(yard: Yard) -> None:
+    lock = write(yard.root / ".layout/manage-a.lock", "process 1 (layout manage a)\n")
+    held = AFTER.enter_context(lock.open("r+b"))
+    fcntl.flock(held, fcntl.LOCK_EX)
+
+
+def again(yard: Yard, name: str, text: str) -> None:
+    """Give jail a another profile, and make it anew."""
+    (yard.root / "etc/profiles").mkdir(parents=True)
+    write(yard.root / f"etc/profiles/{name}.toml", f'kind = "shared"\ndescription = "open"\n{text}\n')
+    yard.ok("umount", "a")
+    record = yard.root / ".layout/jails/a.toml"
+    write(record, record.read_text("utf-8").replace('"default"', f'"{name}"'))
+    yard.ok("init", "a")
+
+
+@row("a", "S2-suid", severity="warning")
+def _setuid_allowed_by_the_profile(yard: Yard) -> None:
+    again(yard, "open", "suid = true")
+
+
+@row("a", "S2-writable-exec", severity="warning")
+def _programs_in_t_allowed_by_the_profile(yard: Yard) -> None:
+    again(yard, "open", "exec = true")
+
+
+def template(yard: Yard, old: str, new: str) -> None:
+    """Change the template of the mount tables, and make all jails by it."""
+    for preset in ("hardened",):
+        text = (REPOSITORY / f"fstab.d/linux-{preset}.fstab.in").read_text("utf-8")
+        assert old in text
+        (yard.root / "etc/fstab.d").mkdir(parents=True, exist_ok=True)
+        write(yard.root / f"etc/fstab.d/linux-{preset}.fstab.in", text.replace(old, new))
+    yard.ok("umount")
+    yard.run("init", "a", "b")
+
+
+@row("a", "S2-writable-exec", only=False)
+def _template_without_noexec(yard: Yard) -> None:
+    template(yard, ",${noexec}", "")
+
+
+@row("a", "S1-platform", severity="warning", only=False)
+def _record_of_another_platform(yard: Yard) -> None:
+    path = yard.root / ".layout/jails/a.toml"
+    write(path, path.read_text("utf-8").replace('"linux"', '"freebsd"'))
+
+
 @row("host", "S4-reachable")
 def _t_reachable_past_the_mode_of_root(yard: Yard) -> None:
     mount("--bind", yard.root / "t/a/var", yard.elsewhere("var"))
@@ -180,6 +309,7 @@ def _root_of_a_user(yard: Yard) -> None:
 
 @row("host", "S4-parent")
 def _parent_open_to_all(yard: Yard) -> None:
+    AFTER.callback(yard.top.chmod, 0o700)
     yard.top.chmod(0o777)
 
 
@@ -315,7 +445,7 @@ def _setuid_in_s(yard: Yard) -> None:
     write(yard.root / "s/a/usr-local/new", mode=0o4755)
 
 
-@row("a", "S6-setuid", quick=False)
+@row("a", "S6-setuid", quick=False, only=False)
 def _setuid_of_the_base_given_to_a_user(yard: Yard) -> None:
     path = yard.root / "s/a/usr-local/sbin/site-su"
     os.chown(path, 1, 1)
@@ -355,6 +485,114 @@ def _fifo_in_mroot(yard: Yard) -> None:
 @row("host", "S6-loose", quick=False)
 def _world_writable_in_mroot(yard: Yard) -> None:
     write(yard.root / "j/mroot/usr/lib.so", mode=0o757)
+
+
+@row("host", "S6-setuid", quick=False)
+def _content_of_a_setuid_file_changed(yard: Yard) -> None:
+    path = yard.root / "j/mroot/usr/bin/su"
+    text = path.read_text("utf-8")
+    path.write_text(text[::-1], encoding="utf-8")
+    path.chmod(0o4755)
+    assert len(text) > 1
+
+
+@row("a", "S6-setuid", quick=False)
+def _content_of_a_setuid_file_in_s_changed(yard: Yard) -> None:
+    write(yard.root / "s/a/usr-local/sbin/site-su", "another", mode=0o4755)
+
+
+@row("host", "S6-device", quick=False)
+def _device_in_mroot(yard: Yard) -> None:
+    os.mknod(yard.root / "j/mroot/usr/bin/mem", stat.S_IFCHR | 0o600, os.makedev(1, 1))
+
+
+@row("host", "S8-unseen", quick=False)
+def _tree_too_deep_in_mroot(yard: Yard) -> None:
+    (yard.root / "j/mroot/usr" / "/".join(["d"] * 300)).mkdir(parents=True)
+
+
+@row("a", "S8-unseen", quick=False)
+def _tree_too_deep_in_s(yard: Yard) -> None:
+    (yard.root / "s/a/etc" / "/".join(["d"] * 300)).mkdir(parents=True)
+
+
+def broken_disk(name: str, inside: str) -> None:
+    """Let nobody look at one entry, as when a disk fails."""
+    lstat = Dir.lstat
+
+    def failing(here: Dir, path: str) -> os.stat_result | None:
+        if path == name and here.path.endswith(inside):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return lstat(here, path)
+
+    AFTER.enter_context(mock.patch.object(Dir, "lstat", failing))
+
+
+@row("host", "S8-unseen")
+def _entry_of_mroot_on_a_broken_disk(yard: Yard) -> None:
+    broken_disk("local", "/mroot/usr")
+
+
+@row("a", "S8-unseen")
+def _entry_of_s_on_a_broken_disk(yard: Yard) -> None:
+    broken_disk("root", "/s/a")
+
+
+@row("a", "S5-mode")
+def _mount_point_of_a_session_with_another_mode(yard: Yard) -> None:
+    (yard.root / "manage/a").chmod(0o777)
+
+
+@row("host", "S6-capability", quick=False)
+def _capability_in_mroot(yard: Yard) -> None:
+    make_capable(yard.root / "j/mroot/bin/sh")
+
+
+@row("a", "S6-capability", quick=False)
+def _capability_in_s(yard: Yard) -> None:
+    make_capable(write(yard.root / "s/a/usr-local/tool", mode=0o755))
+
+
+@row("a", "S7-capability", quick=False)
+def _capability_in_t(yard: Yard) -> None:
+    make_capable(write(yard.root / "t/a/var/tool"))
+
+
+@row("host", "S6-owner", quick=False)
+def _file_in_mroot_of_a_user(yard: Yard) -> None:
+    os.chown(yard.root / "j/mroot/bin/sh", 1, 0)
+
+
+@row("host", "S6-owner", quick=False)
+def _link_in_mroot_of_a_user(yard: Yard) -> None:
+    (yard.root / "j/mroot/usr/link").symlink_to("bin")
+    os.lchown(yard.root / "j/mroot/usr/link", 1, 0)
+
+
+@row("a", "S6-owner", severity="warning", quick=False)
+def _files_in_s_of_a_user(yard: Yard) -> None:
+    os.chown(yard.root / "s/a/etc/hosts", 1, 0)
+    os.chown(yard.root / "s/a/usr-local", 1, 0)
+
+
+@row("host", "S6-loose", quick=False)
+def _group_writable_in_mroot(yard: Yard) -> None:
+    (yard.root / "j/mroot/usr/bin").chmod(0o775)
+
+
+@row("a", "S6-loose", quick=False)
+def _group_writable_in_s(yard: Yard) -> None:
+    (yard.root / "s/a/etc/hosts").chmod(0o664)
+
+
+@row("host", "S5-into-t", quick=False)
+def _link_of_mroot_into_t(yard: Yard) -> None:
+    (yard.root / "j/mroot/usr/lib").symlink_to("../var/lib")
+
+
+@row("host", "S5-into-t", quick=False)
+def _absolute_link_of_mroot_into_t(yard: Yard) -> None:
+    (yard.root / "j/mroot/bin/tool").symlink_to("/t/tmp/tool")
 
 
 @row("a", "S7-setuid", quick=False)

@@ -10,14 +10,18 @@ import re
 import socket
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from sabotage import ROWS, write
-from yard import BASE, Yard, mount, yard_at
+from sabotage import AFTER, ROWS, Row, make_capable, write
+from yard import BASE, Yard, make_base, mount, yard_at
+
+from layout.actions.verifying import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from layout.actions.verifying.scene import Check
 
 pytestmark = pytest.mark.box
 
@@ -41,37 +45,112 @@ def _yard(whole: Yard) -> Yard:
 # --- what is broken is found --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("sabotage", "who", "code", "severity", "quick", "only"), ROWS)
-def test_a_sabotage_is_found(
-    yard: Yard, sabotage: Callable[[Yard], None], who: str, code: str, severity: str, quick: bool, only: bool
-) -> None:
-    assert yard.verify() == []
-    try:
-        sabotage(yard)
-        found = yard.verify()
-        assert (who, code, severity) in found
-        if only:
-            assert {entry[:2] for entry in found} == {(who, code)}
-        assert ((who, code, severity) in yard.verify("--quick")) is quick
-    finally:
-        yard.top.chmod(0o700)
+def found_after(yard: Yard, one: Row, *words: str) -> list[tuple[str, str, str]]:
+    """Return what verify finds with all its means."""
+    return yard.verify(*(("--probe",) if one.probe else ()), *words)
+
+
+@pytest.mark.parametrize("one", ROWS, ids=str)
+def test_a_sabotage_is_found(yard: Yard, one: Row) -> None:
+    assert found_after(yard, one) == []
+    with AFTER:
+        one.sabotage(yard)
+        found = found_after(yard, one)
+        assert (one.who, one.code, one.severity) in found
+        if one.only:
+            assert {entry[:2] for entry in found} == {(one.who, one.code)}
+        assert ((one.who, one.code, one.severity) in yard.verify("--quick")) is one.quick
+
+
+ELSEWHERE = {
+    "S2-devfs": "test_freebsd_mounts.py",
+    "S2-jail": "test_freebsd_running.py",
+    "S3-left": "test_manage_freebsd.py",
+    "S12-jail-conf": "test_freebsd_mounts.py",
+    "S12-rc-conf": "test_freebsd_running.py",
+    "S9-changed": "test_bases.py",
+    "S9-missing": "test_bases.py",
+    "S9-extra": "test_bases.py",
+    "S9-special": "test_bases.py",
+    "S9-manifest": "test_bases.py",
+    "S9-pending": "test_manage_base.py",
+}
+"""Codes S and A of FreeBSD, and those of `layout base verify`: where they are provoked."""
+
+
+def codes_of_the_source(letters: str = "SA") -> set[str]:
+    source = "".join(path.read_text("utf-8") for path in (REPOSITORY / "layout").rglob("*.py"))
+    told = set(re.findall(rf'"([{letters}]\d+-[a-z-]+)"', source))
+    return told | {
+        f"{code}-{kind}" for code in ("S6", "S7") for kind in re.findall(r'f"{code}-([a-z]+)"', source)
+    }
 
 
 def test_there_are_enough_of_them() -> None:
-    assert len(ROWS) > 55
+    assert len(ROWS) >= 80
+    assert len({one.sabotage for one in ROWS}) == len(ROWS)
 
 
-def test_every_code_is_in_the_reference_and_no_other() -> None:
-    source = "".join(path.read_text("utf-8") for path in (REPOSITORY / "layout").rglob("*.py"))
-    told = set(re.findall(r'"(S\d+-[a-z-]+)"', source))
-    told |= {f"{code}-{kind}" for code in ("S6", "S7") for kind in re.findall(r'f"{code}-([a-z]+)"', source)}
-    table = (REPOSITORY / "docs/findings.md").read_text("utf-8")
-    assert set(re.findall(r"(?m)^\| `(S\d+-[a-z-]+)`", table)) == told
-    provoked = {row.values[2] for row in ROWS} | {"S2-writable-exec", "S2-suid", "S3-session", "S1-platform"}
-    for path in (REPOSITORY / "tests").rglob("test_*.py"):
-        if path.name != "test_verify.py":
-            provoked |= set(re.findall(r'"(S\d+-[a-z-]+)"', path.read_text("utf-8"))) & told
-    assert told - provoked == set()
+def test_every_code_is_documented_and_no_other() -> None:
+    rows = re.findall(
+        r"(?m)^\| `([A-Z]\d+-[a-z-]+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$",
+        (REPOSITORY / "docs/findings.md").read_text("utf-8"),
+    )
+    assert {code for code, *_ in rows} == codes_of_the_source("A-Z")
+    assert all(len(reason.strip()) > 10 and len(cure.strip()) > 3 for _, _, reason, cure in rows)
+    assert "](findings.md)" in (REPOSITORY / "docs/reference.md").read_text("utf-8")
+
+
+def test_every_code_has_its_sabotage() -> None:
+    told = codes_of_the_source()
+    assert ELSEWHERE.keys() <= told
+    assert told - {one.code for one in ROWS} == ELSEWHERE.keys()
+    for code, name in ELSEWHERE.items():
+        assert f'"{code}"' in (Path(__file__).parent / name).read_text("utf-8"), code
+
+
+def test_the_registry_knows_its_codes() -> None:
+    known = {code for check in (*registry.HOST, *registry.JAIL) for code in check.codes}
+    # Those of jails that cannot even be planned, of what cannot be looked at, and of `layout base verify`.
+    others = {"S5-record", "S5-destroying", "S5-profile", "S8-unseen"}
+    assert known | others | {code for code in ELSEWHERE if code.startswith("S9-")} == codes_of_the_source()
+    for check in (*registry.HOST, *registry.JAIL):
+        assert all(code.startswith(f"{check.invariant}-") for code in check.codes), check
+
+
+# --- a check that is taken out is missed --------------------------------------------------------------------
+
+OF_FREEBSD = {"devfs", "left by a session", "rc.conf", "jail parameters"}
+"""Checks that ask FreeBSD: test_freebsd_verify.py takes them out."""
+OF_KINDS = {"design"}
+"""What each kind of jail promises has tests of its own."""
+MUTATIONS = [
+    pytest.param(side, check, id=f"{side}: {check.name}")
+    for side, checks in (("HOST", registry.HOST), ("JAIL", registry.JAIL))
+    for check in checks
+    if check.name not in OF_FREEBSD | OF_KINDS
+]
+
+
+@pytest.mark.parametrize(("side", "check"), MUTATIONS)
+def test_without_a_check_a_sabotage_is_overlooked(
+    whole: Yard, monkeypatch: pytest.MonkeyPatch, side: str, check: Check[Any]
+) -> None:
+    tried = []
+    for one in ROWS:
+        if one.code in (check.codes or {"S8-unseen"}) and (one.who == "host") is (side == "HOST"):
+            whole.renew()
+            whole.ok("mount")
+            with AFTER, monkeypatch.context() as patch:
+                one.sabotage(whole)
+                finding = (one.who, one.code, one.severity)
+                assert finding in found_after(whole, one)
+                others = tuple(other for other in getattr(registry, side) if other is not check)
+                patch.setattr(registry, side, others)
+                if finding not in found_after(whole, one):
+                    return
+            tried.append(str(one))
+    pytest.fail(f"{check.name} is missed by none of {tried}")
 
 
 # --- what is whole is not blamed ----------------------------------------------------------------------------
@@ -132,7 +211,7 @@ def test_what_the_administrator_edits_is_his(yard: Yard) -> None:
     (etc / "resolv.conf").symlink_to("/var/run/resolv.conf")
     write(etc / "rc.conf", "sshd_enable=NO")
     (etc / "rc.d").mkdir()
-    os.chown(etc / "rc.d", 5, 5)
+    (etc / "rc.d").chmod(0o700)
     write(yard.root / "j/mroot/usr/bin/tool", mode=0o755)
     assert yard.verify() == []
 
@@ -142,6 +221,38 @@ def test_a_setuid_file_of_the_base_is_known_where_it_lies(yard: Yard) -> None:
     assert (yard.root / "s/a/usr-local/sbin/site-su").stat().st_mode & 0o4000
     assert (yard.root / "j/mroot/usr/bin/su").stat().st_mode & 0o4000
     assert yard.verify() == []
+
+
+def test_what_came_with_the_base_is_known(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    os.chown(base / "usr/bin/su", 7, 7)
+    (base / "usr/bin/su").chmod(0o4755)
+    (base / "usr/local/share").mkdir()
+    os.chown(base / "usr/local/share", 0, 50)
+    (base / "usr/local/share").chmod(0o2775)
+    (base / "usr/mail").symlink_to("../var/mail")
+    make_capable(base / "bin/sh")
+    make_capable(write(base / "usr/local/sbin/ping", mode=0o755))
+    with yard_at(tmp_path / "y", "--base", base, names=("a",)) as yard:
+        yard.ok("mount")
+        assert yard.verify() == [("host", "S5-into-t", "warning")]
+        os.setxattr(
+            yard.root / "j/mroot/bin/sh", "security.capability", bytes.fromhex("0000000201" + "0" * 30)
+        )
+        (yard.root / "s/a/usr-local/share").chmod(0o2777)
+        os.chown(yard.root / "j/mroot/usr/bin/su", 8, 7)
+        found = {entry[:2] for entry in yard.verify()}
+        assert found >= {("host", "S6-capability"), ("a", "S6-loose"), ("host", "S6-owner")}
+
+
+def test_files_of_a_user_that_the_profile_names_are_expected(yard: Yard) -> None:
+    write(yard.root / "s/a/etc/passwd", "root:x:0:0::/root:/bin/sh\nnamed:x:53:53::/:/bin/false\n")
+    os.chown(write(yard.root / "s/a/etc/key", mode=0o600), 53, 53)
+    assert yard.verify("a") == [("a", "S6-owner", "warning")]
+    (yard.root / "etc/profiles").mkdir(parents=True)
+    text = 'kind = "shared"\ndescription = "named"\n[linux.service]\nuser = "named"\n'
+    write(yard.root / "etc/profiles/default.toml", text)
+    assert yard.verify("a") == []
 
 
 def test_an_open_session_is_told(yard: Yard) -> None:

@@ -12,6 +12,7 @@ from layout.actions import mounting
 from layout.actions.context import Context
 from layout.actions.observe import Is, Observation, Observer
 from layout.actions.running import running
+from layout.core import mtree
 from layout.core.compare import Live
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, error
@@ -20,11 +21,13 @@ from layout.core.plan import needs_base, plan_host, plan_mroot
 from layout.core.running import Running
 from layout.host import locks, records
 from layout.host.beneath import Dir, Seen, walk
-from layout.host.records import BASE_RECORD, BaseRecord
+from layout.host.records import BASE_RECORD, MANIFEST, SKELETON, BaseRecord
 from layout.host.site import running_platform
 
 Tell = Callable[[str, int, int], None]
 S = TypeVar("S")
+_LARGEST = 1 << 30
+"""Bytes of a manifest that are read."""
 
 
 class When(Enum):
@@ -109,7 +112,23 @@ class Scene:
     def mroot(self) -> Walked:
         """Every entry of mroot."""
         self.tell("looking through mroot", 0, 0)
-        return self.walked("j/mroot", trusted=True)
+        return self.walked("j/mroot", trusted=True, every=self.manifest is not None)
+
+    @cached_property
+    def manifest(self) -> dict[str, bytes] | None:
+        """What mroot was when it was made, by path; None when nobody wrote that down."""
+        return self._manifest(MANIFEST)
+
+    @cached_property
+    def skeleton(self) -> dict[str, bytes] | None:
+        """The same of skel."""
+        return self._manifest(SKELETON)
+
+    def _manifest(self, path: str) -> dict[str, bytes] | None:
+        try:
+            return mtree.rests(self.state.read(path, _LARGEST))
+        except FileNotFoundError:
+            return None
 
     @property
     def shares_base(self) -> bool:
@@ -137,13 +156,13 @@ class Scene:
                 found.append(Looked(entry, None, problem))
         return [one for one in found if one.seen is None or one.seen.state is not Is.PRESENT]
 
-    def walked(self, path: str, *, trusted: bool) -> Walked:
+    def walked(self, path: str, *, trusted: bool, every: bool = False) -> Walked:
         """Look at every entry of a tree below ROOT, of one that no jail can write to more closely."""
         where = f"{self.site.root}/{path}"
         try:
             with self.root.open(path) as top:
                 found = os.fstat(top.fd)
-                seen = walk(top, loose=trusted)
+                seen = walk(top, trusted=trusted, every=every)
         except FileNotFoundError:
             return Walked(where, None)  # reported as missing already
         except (OSError, LayoutError) as problem:

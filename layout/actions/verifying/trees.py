@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from layout.actions.verifying.scene import JailScene, Scene, Walked, unseen
-from layout.core.findings import Finding, error
-from layout.core.plan import SPLIT
+from layout.core import mtree
+from layout.core.findings import Finding, error, warning
+from layout.core.model import Kind
+from layout.core.plan import LINKS
+from layout.core.service import Settings
+from layout.core.skeleton import half_of, resolve
 from layout.host.beneath.directory import kind_of
-from layout.host.records import BaseRecord, SetuidRecord
+from layout.host.beneath.hashed import sha256
 
 _TWO_WAY = {stat.S_IFSOCK, stat.S_IFIFO}
 
@@ -23,26 +28,25 @@ def _trusted(scene: Scene | JailScene) -> tuple[Scene, Walked, bool]:
 
 
 def setuid(scene: Scene | JailScene) -> Iterator[Finding]:
-    """S6: only setuid files that came with the base."""
+    """S6: only setuid files that came with the base, with the content that they had."""
     host, tree, is_mroot = _trusted(scene)
-    allowed = _allowed(host.base, "" if is_mroot else "s/")
-    return _setuid("S6-setuid", "only those that the base's record lists", tree, allowed)
-
-
-def _setuid(code: str, expected: str, tree: Walked, allowed: Mapping[str, SetuidRecord]) -> Iterator[Finding]:
-    for below, found in tree.seen.special if tree.seen is not None else ():
-        if stat.S_ISREG(found.st_mode):
-            mode = f"{stat.S_IMODE(found.st_mode):04o}"
-            known = allowed.get(below)
-            is_known = known is not None and (known.mode, known.uid, known.gid) == (
-                mode,
-                found.st_uid,
-                found.st_gid,
-            )
-            if not is_known:
-                path = f"{tree.where}/{below}"
-                seen = f"mode {mode}, user {found.st_uid}, group {found.st_gid}"
-                yield error(code, path, seen, expected, _cure("chmod ug-s", tree, below))
+    records = host.base.setuid if host.base is not None else ()
+    allowed = {place: one for one in records if (place := _placed(one.path, is_mroot=is_mroot)) is not None}
+    for below, found in _regular(tree):
+        path = f"{tree.where}/{below}"
+        known = allowed.get(below)
+        mode = f"{stat.S_IMODE(found.st_mode):04o}"
+        is_known = known is not None and (known.mode, known.uid, known.gid) == (
+            mode,
+            found.st_uid,
+            found.st_gid,
+        )
+        if not is_known:
+            seen = f"mode {mode}, user {found.st_uid}, group {found.st_gid}"
+            expected = "only those that the base's record lists"
+            yield error("S6-setuid", path, seen, expected, _cure("chmod ug-s", tree, below))
+        else:
+            yield from _content(scene, host, tree, below)
 
 
 def _cure(words: str, tree: Walked, below: str) -> str:
@@ -60,18 +64,59 @@ def _cure(words: str, tree: Walked, below: str) -> str:
     return f"layout stop {name}, and then {words} {path}"
 
 
-def _allowed(base: BaseRecord | None, half: str) -> Mapping[str, SetuidRecord]:
-    """Return the setuid files that the base's record lists, by their path in mroot or in an s."""
-    if base is None:
-        return {}
-    if not half:
-        return {record.path: record for record in base.setuid}
-    return {
-        place[2:] + record.path[len(name) :]: record
-        for record in base.setuid
-        for name, place in SPLIT
-        if place.startswith(half) and record.path.startswith(name + "/")
-    }
+def _content(scene: Scene | JailScene, host: Scene, tree: Walked, below: str) -> Iterator[Finding]:
+    """Compare a setuid file of the base with its manifest."""
+    manifest, name = (host.manifest, below) if scene is host else (host.skeleton, f"s/{below}")
+    rest = (manifest or {}).get(name, b"")
+    wanted = rest.rpartition(b" sha256digest=")[2].decode() if b" sha256digest=" in rest else ""
+    if not wanted:
+        return  # nobody wrote it down: layout base verify says so
+    host.checks += 1
+    with host.root.open(tree.where[len(host.site.root) + 1 :]) as top:
+        now = sha256(top, below)
+    if now != wanted:
+        path = f"{tree.where}/{below}"
+        found = f"a setuid file with sha256={now}"
+        hint = (
+            "find out who changed it; layout base verify --update accepts it"
+            if scene is host
+            else (f"find out who changed it; {_cure('chmod ug-s', tree, below)}")
+        )
+        yield error("S6-setuid", path, found, f"sha256={wanted}, as it came with the base", hint)
+
+
+def _placed(path: str, *, is_mroot: bool) -> str | None:
+    """Return where a path of the base is, in mroot or in an s; None when it is in neither."""
+    half, below = half_of(path)
+    if is_mroot:
+        return None if half else below
+    return below if half == "s" else None
+
+
+def _regular(tree: Walked) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the setuid files of a tree."""
+    for below, found in tree.seen.special if tree.seen is not None else ():
+        if stat.S_ISREG(found.st_mode):
+            yield below, found
+
+
+def capabilities(scene: Scene | JailScene) -> Iterator[Finding]:
+    """S6: only programs with file capabilities that came with the base."""
+    host, tree, is_mroot = _trusted(scene)
+    records = host.base.capable if host.base is not None else ()
+    allowed = {_placed(one.path, is_mroot=is_mroot): one.value for one in records}
+    for below, _, value in tree.seen.capable if tree.seen is not None else ():
+        if allowed.get(below) != value.hex():
+            path = f"{tree.where}/{below}"
+            expected = "only those that the base's record lists"
+            yield error("S6-capability", path, _permitted(value), expected, _cure("setcap -r", tree, below))
+
+
+def _permitted(value: bytes) -> str:
+    """Say which capabilities a file gives, by the bits of the system (capability.h)."""
+    words = [int.from_bytes(value[at : at + 4], "little") for at in (4, 12) if len(value) >= at + 4]
+    bits = sum(word << 32 * index for index, word in enumerate(words))
+    return f"file capabilities 0x{bits:x}"
 
 
 def two_way(scene: Scene | JailScene) -> Iterator[Finding]:
@@ -99,8 +144,8 @@ def _special(tree: Walked, wanted: Callable[[int], bool]) -> Iterator[tuple[str,
 
 
 def loose(scene: Scene | JailScene) -> Iterator[Finding]:
-    """S6: root's, and nothing that others may write to."""
-    _, tree, _ = _trusted(scene)
+    """S6: nothing that a group or anybody may write to, but what came so with the base."""
+    host, tree, _ = _trusted(scene)
     if tree.seen is None:
         return
     mode, owner = tree.top
@@ -109,15 +154,101 @@ def loose(scene: Scene | JailScene) -> Iterator[Finding]:
         hint = f"chown root {tree.where}; chmod go-w {tree.where}"
         yield error("S6-loose", tree.where, found, "root's, and closed", hint)
     for below, status in tree.seen.loose:
+        if status.st_mode & 0o002 or not _came_so(scene, host, below, status):
+            path = f"{tree.where}/{below}"
+            found = f"mode {stat.S_IMODE(status.st_mode):04o}, group {status.st_gid}"
+            yield error(
+                "S6-loose", path, found, "nothing that others may write to", _cure("chmod go-w", tree, below)
+            )
+
+
+def _came_so(scene: Scene | JailScene, host: Scene, below: str, status: os.stat_result) -> bool:
+    """Say whether the base had this mode and these owners: usr/local of Debian is its group staff's."""
+    manifest, name = (host.manifest, below) if scene is host else (host.skeleton, f"s/{below}")
+    words = f" mode={status.st_mode & 0o7777:04o} uid={status.st_uid} gid={status.st_gid} "
+    return words.encode() in (manifest or {}).get(name, b"") + b" "
+
+
+def owners_of_mroot(scene: Scene) -> Iterator[Finding]:
+    """S6: mroot is root's, but for what came otherwise with the base."""
+    tree = scene.mroot
+    for below, status in tree.seen.owned if tree.seen is not None else ():
+        if not _came_so(scene, scene, below, status):
+            path = f"{tree.where}/{below}"
+            yield error(
+                "S6-owner", path, f"user {status.st_uid}", "root's", _cure("chown -h root", tree, below)
+            )
+
+
+def owners_of_s(scene: JailScene) -> Iterator[Finding]:
+    """S6: s is root's, but for what came otherwise with the base or is of a user that the profile names.
+
+    Nobody can write there in the jail. In a session the others could, and so they are told once for each.
+    """
+    host, tree = scene.scene, scene.s
+    if tree.seen is None or not tree.seen.owned or scene.jail.kind is not Kind.SHARED:
+        return
+    from layout.actions.make import ids_of  # with all that makes a base: rarely needed here
+
+    numbers = ids_of(host.root, scene.name, "passwd")
+    expected = {numbers[name] for name in _users(scene.jail.settings) if name in numbers}
+    names = {number: name for name, number in numbers.items()}
+    theirs: dict[int, list[str]] = {}
+    for below, status in tree.seen.owned:
+        if status.st_uid not in expected and not _came_so(scene, host, below, status):
+            theirs.setdefault(status.st_uid, []).append(below)
+    for uid, paths in theirs.items():
+        first = min(paths)
+        path = f"{tree.where}/{first}"
+        who = f"user {uid} ({names[uid]})" if uid in names else f"user {uid}"
+        more = f", and {len(paths) - 1} more" if len(paths) > 1 else ""
+        hint = f"{_cure('chown -h root', tree, first)}, or name the user in the profile (service.user, state)"
+        yield warning("S6-owner", path, f"{who}{more}", "root's, or of a user of the profile", hint)
+
+
+def _users(settings: Settings) -> set[str]:
+    service = settings.service
+    state = (*settings.state, *service.run)
+    return {service.user, *(one.owner for one in state), *(one.owner for one in settings.example.files)}
+
+
+def into_t(scene: Scene) -> Iterator[Finding]:
+    """S5: no link of mroot leads into t, but for the planned ones and what came with the base."""
+    tree = scene.mroot
+    planned = {name for name, _ in LINKS}
+    for below, target in tree.seen.links if tree.seen is not None else ():
+        meant = resolve("" if target.startswith("/") else below.rpartition("/")[0], target)
+        if below in planned or meant.partition("/")[0] not in {"t", "var", "tmp"}:
+            continue
         path = f"{tree.where}/{below}"
-        found = f"mode {stat.S_IMODE(status.st_mode):04o}"
-        hint = _cure("chmod o-w", tree, below)
-        yield error("S6-loose", path, found, "nothing that anybody may write to", hint)
+        found, expected = f"a symbolic link to {target}", "no other way from mroot into t"
+        rest = (scene.manifest or {}).get(below, b"")
+        if rest.endswith(b" link=" + mtree.encode_name(os.fsencode(target))):
+            hint = "it came with the base: know what follows it, for a jail decides what is there"
+            yield warning("S5-into-t", path, found, expected, hint)
+        else:
+            yield error("S5-into-t", path, found, expected, _cure("rm", tree, below))
 
 
 def setuid_in_t(scene: JailScene) -> Iterator[Finding]:
     """S7: no setuid file in t."""
-    return _setuid("S7-setuid", "no setuid or setgid file", scene.t, {})
+    for below, found in _regular(scene.t):
+        path = f"{scene.t.where}/{below}"
+        seen = f"mode {stat.S_IMODE(found.st_mode):04o}, user {found.st_uid}, group {found.st_gid}"
+        yield error("S7-setuid", path, seen, "no setuid or setgid file", _cure("chmod ug-s", scene.t, below))
+
+
+def capabilities_in_t(scene: JailScene) -> Iterator[Finding]:
+    """S7: no file with capabilities in t."""
+    for below, _, value in scene.t.seen.capable if scene.t.seen is not None else ():
+        path = f"{scene.t.where}/{below}"
+        yield error(
+            "S7-capability",
+            path,
+            _permitted(value),
+            "no file capabilities",
+            _cure("setcap -r", scene.t, below),
+        )
 
 
 def devices_in_t(scene: JailScene) -> Iterator[Finding]:

@@ -50,6 +50,18 @@ def hashed(top: Dir, known: Known | None = None, tell: Callable[[int], None] | N
         return _Scan(top, known or {}, tell, stack).run()
 
 
+def sha256(top: Dir, path: str) -> str:
+    """Return the SHA-256 of a regular file in hexadecimal. Raises OSError, LayoutError for any other."""
+    fd = top.open_file(path)
+    try:
+        digest = hashlib.sha256()
+        while piece := os.read(fd, _PIECE):
+            digest.update(piece)
+        return digest.hexdigest()
+    finally:
+        os.close(fd)
+
+
 class _Scan:
     def __init__(self, top: Dir, known: Known, tell: Callable[[int], None] | None, stack: ExitStack) -> None:
         self.top = top

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from layout.core.errors import LayoutError
+from layout.host.beneath import capability
 from layout.host.beneath.directory import Dir
 from layout.host.beneath.resolve import open_directory
 
@@ -27,26 +28,36 @@ class Seen(msgspec.Struct):
     entries: int = 0
     special: list[tuple[str, os.stat_result]] = []
     """Device nodes, FIFOs, sockets, and files that are setuid or setgid."""
+    capable: list[tuple[str, os.stat_result, bytes]] = []
+    """Files with capabilities (capabilities(7)), and the value; of a trusted tree only programs."""
     loose: list[tuple[str, os.stat_result]] = []
-    """What anybody may write to; only when asked for."""
+    """Of a trusted tree: what its group or anybody may write to."""
+    owned: list[tuple[str, os.stat_result]] = []
+    """Of a trusted tree: what is not root's."""
+    links: list[tuple[str, str]] = []
+    """Of a trusted tree: symbolic links and their targets."""
+    every: dict[str, tuple[os.stat_result, str]] = {}
+    """When asked for: all entries, and the target of a link."""
     unseen: list[tuple[str, str]] = []
     """What could not be looked at, with the reason. Never empty means: not proven."""
 
 
-def walk(top: Dir, *, loose: bool = False) -> Seen:
+def walk(top: Dir, *, trusted: bool = False, every: bool = False) -> Seen:
     """Look at every entry below `top`, itself left out, without following links or crossing mounts.
 
     Iterative, because a jail can make a tree of any depth; beyond 256 levels or 5,000,000 entries the rest
-    is reported as unseen. With `loose` also write permission for others is looked at.
+    is reported as unseen. In a `trusted` tree, which no jail can write to, owners, permissions to write and
+    links are looked at as well.
     """
-    walker = _Walker(loose)
+    walker = _Walker(trusted, every)
     walker.run(os.dup(top.fd), "", 0)
     return walker.seen
 
 
 class _Walker:
-    def __init__(self, loose: bool) -> None:
-        self.loose = loose
+    def __init__(self, trusted: bool, every: bool) -> None:
+        self.trusted = trusted
+        self.every = every
         self.seen = Seen()
         self.held = 0
 
@@ -70,27 +81,44 @@ class _Walker:
             os.close(fd)
             self.held -= 1
 
+    def _trusted(self, fd: int, name: str, below: str, found: os.stat_result) -> None:
+        mode = found.st_mode
+        target = ""
+        if stat.S_ISLNK(mode):
+            target = os.readlink(name, dir_fd=fd)
+            self.seen.links.append((below, target))
+        elif mode & 0o022 and not _sticky(mode):
+            self.seen.loose.append((below, found))
+        if found.st_uid:
+            self.seen.owned.append((below, found))
+        if self.every:
+            self.seen.every[below] = found, target
+
     def _directory(self, fd: int, path: str, depth: int, stack: list[tuple[int, str, int]]) -> None:
         seen = self.seen
-        loose = self.loose
-        remarkable = 0o6002 if loose else 0o6000
+        trusted, every = self.trusted, self.every
+        remarkable = 0o6022 if trusted else 0o6000
         with os.scandir(fd) as found_here:
             for entry in found_here:
                 seen.entries += 1
                 try:
                     found = entry.stat(follow_symlinks=False)
+                    mode = found.st_mode
+                    kind = mode & 0o170000
+                    if kind == _FILE and (not trusted or mode & 0o111):
+                        value = capability.of(fd, entry.name)
+                        if value is not None:
+                            seen.capable.append((_joined(path, entry.name), found, value))
                 except FileNotFoundError:  # a live jail may remove what it likes
                     continue
-                mode = found.st_mode
-                kind = mode & 0o170000
-                if kind == _FILE and not mode & remarkable:
+                if kind == _FILE and not mode & remarkable and not (trusted and found.st_uid) and not every:
                     continue
                 name = entry.name
-                below = f"{path}/{name}" if path else name
-                if kind not in _PLAIN or (mode & 0o6000 and kind == stat.S_IFREG):
+                below = _joined(path, name)
+                if kind not in _PLAIN or (mode & 0o6000 and kind == _FILE):
                     seen.special.append((below, found))
-                if loose and mode & 0o002 and kind != stat.S_IFLNK and not _sticky(mode):
-                    seen.loose.append((below, found))
+                if trusted:
+                    self._trusted(fd, name, below, found)
                 if kind != stat.S_IFDIR:
                     continue
                 if depth >= DEPTH_LIMIT:
@@ -114,6 +142,10 @@ class _Walker:
 def _sticky(mode: int) -> bool:
     """Say whether this is a directory such as /tmp, meant for everybody."""
     return bool(mode & 0o1000) and stat.S_ISDIR(mode)
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
 
 
 def entries(top: Dir) -> Iterator[tuple[int, str, str, os.stat_result]]:
