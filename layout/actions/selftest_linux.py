@@ -16,24 +16,25 @@ from layout.actions import manage, prepare_linux, running
 from layout.actions.context import Choice, Context
 from layout.actions.init import init
 from layout.actions.selftest import Found, Tell
-from layout.core import attacks
-from layout.core.attacks import ENGINE, HOST, SESSION, Attack, Place, Result, judge
+from layout.core.attacks import ENGINE, HOST, SESSION, TRAPS, Place, Result, judge, strict
 from layout.core.errors import LayoutError, printable
 from layout.core.model import JailPlan
 from layout.host import interpreter
-from layout.host.linux import sandbox, targets
+from layout.host.linux import sandbox, targets, traps
 from layout.host.linux.attacks.frame import RESULT
 from layout.host.linux.attacks.frame import Place as Aim
 from layout.host.run import which
 
-SECONDS = 60.0
-"""For everything; it takes a tenth of that."""
-_ANSWER = 15.0
+SECONDS = 180.0
+"""For everything; it takes a few of them."""
+_ANSWER = 40.0
 """Seconds for the attacks of one jail."""
 _GRADES = {
     "full": "root of the jail is an ordinary number of the host",
     "weak": "root of the jail is root of the host, with five capabilities",
 }
+_TERMINAL = "terminal"
+"""It needs a session that has one."""
 _CAPABILITIES = '["net_bind_service", "setuid", "setgid", "chown", "dac_override"]'
 
 
@@ -47,6 +48,7 @@ def run(tell: Tell) -> Found:
 def _work() -> bytes:
     python = interpreter.build(targets.BASE)
     targets.prepare(python)
+    traps.prepare()
     with targets.outside(python) as (aim, token):
         context = _jails(aim)
         with targets.left_in_base():
@@ -55,7 +57,8 @@ def _work() -> bytes:
             places += [
                 place for plan in context.jails([]) for place in _engines(context, plan, aim, token, controls)
             ]
-            places += _sessions(context, aim, token, controls)
+            with traps.planted("weak"):
+                places += _sessions(context, aim, token, controls)
     return msgspec.json.encode(Found(tuple(places)))
 
 
@@ -98,18 +101,10 @@ def _engines(
             found, note = _attacked(context, plan, engine)
         except LayoutError as error:
             found, note = {}, str(error)
-        changed = targets.host_device_changed()
-        if "device-mode" in found:
-            found["device-mode"] = _device(found["device-mode"], changed=changed)
+        _seen(found, "device-mode", targets.host_device_changed(), "the jail's own node only")
         results = [judge(attack, found.get(attack.id), controls.get(attack.id), token) for attack in ENGINE]
         results += _host_user(grade, aim, token)
         yield Place(name, note or _GRADES[grade], tuple(results))
-
-
-def _device(raw: Mapping[str, Any], *, changed: bool) -> dict[str, Any]:
-    if raw.get("worked") and not changed:
-        return {**raw, "worked": False, "said": "the jail's own node only"}
-    return {**raw, "worked": changed}
 
 
 def _attacked(context: Context, plan: JailPlan, engine: str) -> tuple[dict[str, dict[str, Any]], str]:
@@ -146,26 +141,45 @@ def _host_user(grade: str, aim: Aim, token: str) -> list[Result]:
 def _sessions(
     context: Context, aim: Aim, token: str, controls: Mapping[str, Mapping[str, Any]]
 ) -> Iterable[Place]:
-    """Attack the host from a program that an administrator runs in a session."""
+    """Let an administrator work in sessions, with everything planted in t, and a program that wants out."""
     (plan,) = context.jails(["weak"])
-    words = targets.command(aim.python, "frame", aim, [one.id for one in SESSION], "")
+    alone = [one for one in TRAPS if one.id != _TERMINAL]
+    known = {
+        **controls,
+        **targets.controls(alone, aim, "weak", read_only=False),
+        _TERMINAL: traps.control(aim),
+    }
+    wanted = [*alone, *SESSION]
+    words = targets.command(aim.python, "frame", aim, [one.id for one in wanted], "")
+    typing = targets.command(aim.python, "frame", aim, [_TERMINAL], "")
     for sealed in (False, True):
-        name = "manage --sealed" if sealed else "manage"
         text = targets.output_of(functools.partial(manage.manage, context, plan, words, sealed=sealed))
-        yield Place(name, "", tuple(_judged(SESSION, text, controls, token)))
+        found = _answers(text)
+        _seen(found, "device-mode", targets.host_device_changed(), "the session's own node only")
+        _seen(found, "left-behind", targets.left_over(), "it ended with the session")
+        said, typed = traps.on_terminal(
+            functools.partial(manage.manage, context, plan, typing, sealed=sealed)
+        )
+        found |= _answers(said)
+        _seen(found, _TERMINAL, typed, "the session's own terminal only")
+        results = [
+            judge(strict(one) if sealed else one, found.get(one.id), known.get(one.id), token)
+            for one in (*TRAPS, *SESSION)
+        ]
+        note = "" if found else printable(text.strip()[-200:])
+        yield Place("manage --sealed" if sealed else "manage", note, tuple(results))
 
 
-def _judged(
-    wanted: Iterable[Attack], text: str, controls: Mapping[str, Mapping[str, Any]], token: str
-) -> list[Result]:
+def _answers(text: str) -> dict[str, dict[str, Any]]:
+    """Return what a command in a session reported; nothing when it did not come so far."""
     lines = [line[len(RESULT) :] for line in text.splitlines() if line.startswith(RESULT)]
     found: dict[str, dict[str, Any]] = json.loads(lines[-1]) if lines else {}
-    changed = targets.host_device_changed()
-    if "device-mode" in found:
-        found["device-mode"] = _device(found["device-mode"], changed=changed)
-    results = [attacks.judge(one, found.get(one.id), controls.get(one.id), token) for one in wanted]
-    if lines:
-        return results
-    return [
-        msgspec.structs.replace(one, found=printable(text.strip()[-200:]) or one.found) for one in results
-    ]
+    return found
+
+
+def _seen(found: dict[str, dict[str, Any]], name: str, worked: bool, otherwise: str) -> None:
+    """Put what the host sees in the place of what the attacker believes."""
+    raw = found.get(name)
+    if raw is not None and not raw["untried"]:
+        said = otherwise if raw["worked"] and not worked else raw["said"]
+        found[name] = {**raw, "worked": worked, "said": said}

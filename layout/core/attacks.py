@@ -142,6 +142,33 @@ SESSION: tuple[Attack, ...] = tuple(
 )
 """By a program that an administrator runs in a session: mroot and s are his to write, the host is not."""
 
+_GONE = ("ENOENT", "EACCES", "EPERM")
+
+TRAPS: tuple[Attack, ...] = (
+    Attack("linker-hints", 25, "hints in t lead a program's loader to a library of t", _GONE),
+    Attack("package-script", 26, "a package database in t has a script that runs when a package goes", _GONE),
+    Attack("answers", 27, "answers of debconf(7) in t, which the next package believes", _GONE),
+    Attack("temporary", 28, "another content for a compiler's temporary file before it is read again", _GONE),
+    Attack("merge-base", 29, "what a file was before the administrator edited it: the edit is undone", _GONE),
+    Attack(
+        "link-write",
+        30,
+        "a link in t through which the administrator's write goes to /etc",
+        ("ELOOP", *_GONE),
+    ),
+    Attack("script-in-tmp", 24, "a script in /tmp and /var/tmp that the administrator runs", _GONE),
+    Attack("terminal", 31, "types into the administrator's terminal (TIOCSTI)", ("EIO", *_GONE)),
+    Attack("left-behind", 32, "a process that goes on after the session"),
+    Attack("script", 24, "a script in /var that the administrator runs on purpose", _GONE, residue=True),
+    Attack("fifo-log", 6, "a FIFO in the place of a log: reading it waits", _GONE, residue=True),
+)
+"""Planted in t by root of a jail, for the administrator in a session. With --sealed all must fail."""
+
+
+def strict(attack: Attack) -> Attack:
+    """Return the same attack where it has no right to work."""
+    return msgspec.structs.replace(attack, residue=False)
+
 
 class Result(msgspec.Struct, frozen=True):
     """What came of one attack in one place."""

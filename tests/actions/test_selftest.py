@@ -14,7 +14,7 @@ from yard import mounts
 
 from layout.actions import prepare_linux, selftest_linux
 from layout.actions.selftest import Document, selftest
-from layout.core.attacks import ENGINE, HOST, SESSION, Result
+from layout.core.attacks import ENGINE, HOST, SESSION, TRAPS, Result
 from layout.host.linux.attacks import frame, known
 from layout.host.linux.engines import bwrap
 
@@ -58,7 +58,7 @@ def test_all_that_must_be_blocked_is_blocked_under_every_engine(found: Document)
 
 
 def test_the_residue_is_named_and_nothing_else_works(found: Document) -> None:
-    named = {one.id for one in ENGINE if one.residue}
+    named = {one.id for one in (*ENGINE, *TRAPS) if one.residue}
     for place in found.places:
         assert {one.id for one in place.results if one.verdict == "residue"} <= named
     assert {"interpreter", "flock", "fifo", "socket"} <= {
@@ -71,6 +71,41 @@ def test_a_session_reaches_nothing_of_the_host(found: Document, place: str) -> N
     results = of(found, place)
     assert {one.id for one in SESSION} <= results.keys()
     assert {i: r.found for i, r in results.items() if r.verdict not in {"blocked", "residue"}} == {}
+
+
+def test_an_administrator_who_works_runs_nothing_that_was_planted(found: Document) -> None:
+    results = of(found, "manage")
+    assert {one.id for one in TRAPS} <= results.keys()
+    assert {one.id for one in TRAPS if results[one.id].verdict == "residue"} == {"script", "fifo-log"}
+    # The tool did its work, with what is the administrator's own.
+    assert results["package-script"].found == "what ran was not the attacker's"
+    assert results["merge-base"].found == "the edit was seen, and kept"
+    assert results["temporary"].found.endswith("stayed as it was written")
+
+
+def test_a_sealed_session_has_no_residue(found: Document) -> None:
+    assert {one.verdict for one in of(found, "manage --sealed").values()} == {"blocked"}
+
+
+def test_a_session_with_the_jails_own_t_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: without its guards and its own directories, most of what was planted works."""
+    from layout.actions import manage_linux
+
+    monkeypatch.setattr(manage_linux, "_GUARDS", ())
+    monkeypatch.setattr(manage_linux, "_COVERED", ())
+    monkeypatch.setattr(manage_linux, "_DPKG", {})
+    monkeypatch.setattr(prepare_linux, "ENGINES", {"bwrap": bwrap})
+    found = run()
+    assert not found.ok
+    broken = {one.id for one in of(found, "manage").values() if one.verdict == "worked"}
+    assert {
+        "linker-hints",
+        "package-script",
+        "answers",
+        "merge-base",
+        "script-in-tmp",
+    } <= broken
+    assert {one.verdict for one in of(found, "manage --sealed").values()} == {"blocked"}
 
 
 def test_an_engine_that_keeps_all_capabilities_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +145,7 @@ def test_the_attacks_need_nothing_but_pythons_own_library() -> None:
 
 
 def test_every_attack_that_is_listed_can_be_made() -> None:
-    assert known.functions().keys() == {one.id for one in ENGINE}
+    assert known.functions().keys() == {one.id for one in (*ENGINE, *TRAPS)}
 
 
 def test_an_attack_that_hangs_is_not_run_rather_than_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from layout.core.attacks import ENGINE, HOST, SESSION, Attack, Verdict, counts, judge, passed
+from layout.core.attacks import ENGINE, HOST, SESSION, TRAPS, Attack, Verdict, counts, judge, passed, strict
 
 MUST = Attack("remount", 13, "remounts", ("EPERM",))
 MAY = Attack("memfd", 19, "executes memory", ("EACCES",), residue=True)
@@ -50,7 +50,10 @@ def test_what_was_not_run_is_not_counted_as_tried() -> None:
 
 
 def test_every_attack_has_a_name_of_its_own_and_says_how_it_may_be_refused() -> None:
-    ids = [one.id for one in (*ENGINE, *HOST)]
+    ids = [one.id for one in (*ENGINE, *HOST, *TRAPS)]
     assert len(ids) == len(set(ids))
-    assert all(one.refusals for one in (*ENGINE, *HOST) if not one.residue)
+    assert all(
+        one.refusals for one in (*ENGINE, *HOST, *TRAPS) if not one.residue and one.id != "left-behind"
+    )
     assert not any(one.residue for one in SESSION)
+    assert not any(strict(one).residue for one in TRAPS)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from layout.core import mountinfo
 from layout.core.errors import LayoutError
 from layout.host import forked
-from layout.host.linux import devices, process, syscalls, table
+from layout.host.linux import devices, process, procs, syscalls, table
 
 _NEW = "/sys/sandbox"
 """Built over /sys, which hides it in this mount namespace only."""
@@ -34,6 +34,8 @@ _NAMESPACES = (
     | syscalls.CLONE_NEWNET
 )
 _PIECE = 65536
+_GRACE = 2.0
+"""Seconds for what is inside to end."""
 
 
 def run(work: Callable[[], bytes], seconds: float, *, user_namespace: bool) -> bytes:
@@ -51,14 +53,27 @@ def run(work: Callable[[], bytes], seconds: float, *, user_namespace: bool) -> b
         data = _read(reading, seconds)
     finally:
         os.close(reading)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)  # the kernel ends all that is inside
-        os.waitpid(pid, 0)
+        _end(pid)
     if data[:1] == b"=":
         return data[1:]
     found = data[1:].decode("utf-8", "replace") if data[:1] == b"!" else "no answer"
     hint = "run it as root" if user_namespace else "see docs/security.md: what selftest needs"
     raise LayoutError("the sandbox", found, "a throw-away root in which attacks harm nothing", hint)
+
+
+def _end(pid: int) -> None:
+    """Wait for the end of everything inside, which has come when its process 1 has ended."""
+    own = os.pidfd_open(pid)
+    try:
+        if not process.ends_within(own, _GRACE):
+            inside = [os.pidfd_open(child) for child in procs.children(pid)]
+            os.kill(pid, signal.SIGKILL)
+            for first in inside:
+                process.ends_within(first, _GRACE)
+                os.close(first)
+        os.waitpid(pid, 0)
+    finally:
+        os.close(own)
 
 
 def _read(fd: int, seconds: float) -> bytes:

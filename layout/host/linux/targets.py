@@ -21,7 +21,7 @@ from typing import Any
 from layout.core.attacks import Attack
 from layout.host import forked
 from layout.host.linux import process, syscalls
-from layout.host.linux.attacks import frame, known, programs
+from layout.host.linux.attacks import frame, known, programs, session
 from layout.host.linux.attacks.frame import Place
 
 WORK = "/tmp/work"  # noqa: S108 - the sandbox's own
@@ -122,7 +122,9 @@ def left_in_base() -> Iterator[None]:
 # -- controls -----------------------------------------------------------------------------------------------
 
 
-def controls(attacks: Iterable[Attack], place: Place, name: str) -> dict[str, dict[str, Any]]:
+def controls(
+    attacks: Iterable[Attack], place: Place, name: str, *, read_only: bool = True
+) -> dict[str, dict[str, Any]]:
     """Make each attack where it has to work; `name` is the jail whose trees are taken."""
     plain = f"{WORK}/plain"
     tree = place._replace(base=f"{plain}/base", s=f"{plain}/s", t=f"{plain}/t")
@@ -135,13 +137,18 @@ def controls(attacks: Iterable[Attack], place: Place, name: str) -> dict[str, di
                 _fill(top)
             found[attack.id] = frame.attempt(functions[attack.id], tree)
         else:
-            found[attack.id] = frame.attempt(functions[attack.id], place, _bare(name))
-        if attack.id == "device-mode":
-            found[attack.id]["worked"] = host_device_changed()
+            found[attack.id] = frame.attempt(functions[attack.id], place, bare(name, read_only=read_only))
+        match attack.id:
+            case "device-mode":
+                found[attack.id]["worked"] = host_device_changed()
+            case "left-behind":
+                found[attack.id]["worked"] = left_over()
+            case _:
+                pass
     return found
 
 
-def _bare(name: str) -> Callable[[], None]:
+def bare(name: str, *, read_only: bool) -> Callable[[], None]:
     """Return what makes a bare chroot of a jail's trees, in a mount namespace of this attack's own."""
     top = f"{WORK}/bare"
 
@@ -149,16 +156,16 @@ def _bare(name: str) -> Callable[[], None]:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount(b"none", b"/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
         os.makedirs(top, exist_ok=True)
-        for source, target, read_only in (
-            (f"{ROOT}/j/mroot", "", True),
-            (f"{ROOT}/s/{name}", "/s", True),
+        for source, target, closed in (
+            (f"{ROOT}/j/mroot", "", read_only),
+            (f"{ROOT}/s/{name}", "/s", read_only),
             (f"{ROOT}/t/{name}", "/t", False),
             ("/proc", "/proc", False),
             ("/dev", "/dev", False),
         ):
             where = (top + target).encode()
             syscalls.mount(source.encode(), where, None, syscalls.MS_BIND)
-            if read_only:
+            if closed:
                 flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY
                 syscalls.mount(b"none", where, None, flags)
         os.chroot(top)
@@ -173,6 +180,22 @@ def host_device_changed() -> bool:
     if changed:
         os.chmod("/dev/null", 0o666)
     return changed
+
+
+def left_over() -> bool:
+    """Say whether a process outlived what started it, and end it."""
+    found = []
+    for name in os.listdir("/proc"):
+        with (
+            contextlib.suppress(OSError, ValueError),
+            open(f"/proc/{int(name)}/comm", encoding="ascii") as file,
+        ):
+            if file.read().strip() == session.LEFT.decode():
+                found.append(int(name))
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(found)
 
 
 def host_user(name: str, place: Place) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,0 +1,178 @@
+"""What an administrator does in a session, while root of the jail has planted something in t for that.
+
+Each function stands in for the ordinary program and looks where that would: variables of the session first,
+then the built-in place. It has worked for the attacker when a planted script ran, a planted library was
+loaded, or a file of s is not what the administrator made it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import termios
+import time
+
+from .frame import Attack, Place, Refused, each, libc
+from .programs import run
+
+LEFT = b"layout-left"
+"""Name of the process that is to outlive the session."""
+TYPED = b"typed by the attacker\n"
+TEMPORARY = "cc-selftest.s"
+_ANSWERS = "/var/cache/debconf/config.dat"
+_HINTS = "/var/run/ld-elf.so.hints"
+_MERGED = "/var/lib/ucf/file"
+_PATIENCE = 0.4
+"""Seconds for the attacker to change a temporary file, and for a FIFO to be a FIFO."""
+_LOADED = "import ctypes; print(open('/proc/self/maps').read())"
+_SET_NAME = 15
+
+
+def _ran(place: Place, path: str) -> str:
+    """Run a script as the administrator's tool would; success is that it was the attacker's."""
+    marker = f"{place.s}/pwned"
+    os.stat(path)
+    run(place.python, [place.python, "-S", "-E", path])
+    if not os.path.exists(marker):
+        raise Refused((), "what ran was not the attacker's")
+    os.unlink(marker)
+    return f"{path} ran, and wrote to s"
+
+
+def package_script(place: Place) -> str:
+    """dpkg(1) --remove."""
+    return _ran(place, f"{os.environ.get('DPKG_ADMINDIR', '/var/lib/dpkg')}/info/demo.prerm")
+
+
+def answers(place: Place) -> str:
+    """A package's postinst asks debconf(7)."""
+    return _ran(place, _ANSWERS)
+
+
+def script(place: Place) -> str:
+    return _ran(place, f"{place.t}/fix")
+
+
+def script_in_tmp(place: Place) -> str:
+    def ran(path: str) -> None:
+        try:
+            _ran(place, path)
+        except Refused:
+            raise FileNotFoundError(2, "not the attacker's", path) from None
+
+    paths = ("/tmp/fix", "/var/tmp/fix")  # noqa: S108 - of the jail
+    return each((path, lambda path=path: ran(path)) for path in paths)  # type: ignore[misc]
+
+
+def linker_hints(place: Place) -> str:
+    """A loader that believes hints in /var/run, as FreeBSD's does: it looks there first."""
+    with open(_HINTS, encoding="ascii") as file:
+        directory = file.read().strip()
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.dup2(writing, 1)
+            words = [place.python, "-S", "-E", "-c", _LOADED]
+            os.execve(place.python, words, {"LD_LIBRARY_PATH": directory})  # noqa: S606 - what is tried
+        finally:
+            os._exit(255)
+    os.close(writing)
+    with open(reading, encoding="utf-8", errors="replace") as answer:
+        loaded = [line for line in answer if f"{directory}/" in line]
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if not loaded:
+        raise Refused((), f"nothing of {directory} was loaded, exit status {status}")
+    return loaded[0].split()[-1]
+
+
+def temporary(place: Place) -> str:
+    """A compiler writes what the assembler reads."""
+    path = f"{os.environ.get('TMPDIR', '/tmp')}/{TEMPORARY}"  # noqa: S108 - where it would be
+    with open(path, "w", encoding="ascii") as file:
+        file.write("honest")
+    end = time.monotonic() + _PATIENCE
+    try:
+        while time.monotonic() < end:
+            with open(path, encoding="ascii") as file:
+                if file.read() not in {"honest", ""}:
+                    return f"{path} is another file now"
+            time.sleep(0.01)
+    finally:
+        os.unlink(path)
+    raise Refused((), f"{path} stayed as it was written")
+
+
+def merge_base(place: Place) -> str:
+    """ucf(1) and etcupdate(8): a file that is as it was delivered is replaced without a question."""
+    path = f"{place.s}/file"
+    with open(path, encoding="ascii") as file:
+        mine = file.read()
+    with open(_MERGED, encoding="ascii") as file:
+        delivered = file.read()
+    if mine != delivered:
+        raise Refused((), "the edit was seen, and kept")
+    return f"{path}: the edit is gone"
+
+
+def link_write(place: Place) -> str:
+    path, aim = "/var/log/link", f"{place.s}/file"
+    with open(aim, encoding="ascii") as file:
+        before = file.read()
+    with open(path, "w", encoding="ascii") as file:
+        file.write("the administrator's note\n")
+    with open(aim, encoding="ascii") as file:
+        after = file.read()
+    if after == before:
+        raise Refused((), "it was written elsewhere")
+    with open(aim, "w", encoding="ascii") as file:
+        file.write(before)
+    return f"{path} led to {aim}"
+
+
+def fifo_log(place: Place) -> str:
+    def waited(*_: object) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, waited)
+    signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+    try:
+        with open("/var/log/messages", "rb"):
+            pass
+    except TimeoutError:
+        return "/var/log/messages"
+    raise Refused((), "reading returned")
+
+
+def left_behind(place: Place) -> str:
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            libc.prctl(_SET_NAME, LEFT, 0, 0, 0)
+            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGTERM))
+            time.sleep(60)
+        os._exit(0)
+    time.sleep(0.05)
+    return "a process in a session of its own"
+
+
+def terminal(place: Place) -> str:
+    for byte in TYPED:
+        fcntl.ioctl(0, termios.TIOCSTI, bytes([byte]))
+    return "ioctl(2) with TIOCSTI"
+
+
+ATTACKS: dict[str, Attack] = {
+    "linker-hints": linker_hints,
+    "package-script": package_script,
+    "answers": answers,
+    "temporary": temporary,
+    "merge-base": merge_base,
+    "link-write": link_write,
+    "script-in-tmp": script_in_tmp,
+    "terminal": terminal,
+    "left-behind": left_behind,
+    "script": script,
+    "fifo-log": fifo_log,
+}
