@@ -14,7 +14,6 @@ from layout.host.freebsd import jails, rcconf
 from layout.host.site import running_platform
 
 _CONF = "/etc/jail.conf"
-_VARIABLES = ("jail_enable", "jail_list", "jail_reverse_stop", "jail_conf")
 _LEGACY = ("rootdir", "hostname", "conf", "program")
 """Of jail_NAME_...: with them rc.d/jail does not use the jail's file, or not as it is."""
 
@@ -88,7 +87,7 @@ def _refuse_in_fstab(site: Site, plan: JailPlan) -> None:
 def _check_host(site: Site, plans: Sequence[JailPlan]) -> dict[str, str]:
     for plan in plans:
         _refuse_in_fstab(site, plan)
-    current = rcconf.values(_VARIABLES)
+    current = rcconf.values(jailconf.variables(plans))
     conf = current.get("jail_conf") or _CONF
     text = hostfiles.read_text(conf)
     theirs = [] if text is None else jailconf.jails(text, conf)
@@ -182,7 +181,7 @@ def host_findings(site: Site, plans: Sequence[JailPlan]) -> list[Finding]:
     """Return what of the host's rc.conf(5) keeps jails from starting at boot as planned."""
     if site.trial or not _is_here(site) or not plans:
         return []
-    lacking = jailconf.assignments(plans, rcconf.values(_VARIABLES))
+    lacking = jailconf.assignments(plans, rcconf.values(jailconf.variables(plans)))
     hint = "layout init NAME, or sysrc"
     return [
         warning(

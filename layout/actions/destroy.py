@@ -37,7 +37,7 @@ def destroy(context: Context, name: str) -> int:
             if state.lstat(f"run/{name}.toml") is not None:
                 found = "a service that runs, or what is left of one"
                 raise LayoutError(name, found, "a jail that is stopped", f"layout stop {name}")
-            _refuse(context.site.root, name)
+            _refuse(context, record)
             # From here on a crash leaves a jail that can only be destroyed, not half of one that looks whole.
             records.write(state, f"jails/{name}.toml", msgspec.structs.replace(record, state="destroying"))
             return _remove(context, root, state, record)
@@ -46,7 +46,7 @@ def destroy(context: Context, name: str) -> int:
 def finish(context: Context, root: Dir, state: Dir, record: JailRecord) -> int:
     """Remove what is left of a jail whose destruction was interrupted. Raises LayoutError as destroy does."""
     with _alone(state, record.name):
-        _refuse(context.site.root, record.name)
+        _refuse(context, record)
         return _remove(context, root, state, record)
 
 
@@ -77,10 +77,16 @@ def _remove(context: Context, root: Dir, state: Dir, record: JailRecord) -> int:
     return count
 
 
-def _refuse(top: str, name: str) -> None:
+def _refuse(context: Context, record: JailRecord) -> None:
     """Make sure that nothing is mounted, shown elsewhere or running below a jail. Raises LayoutError."""
+    top, name = context.site.root, record.name
+    design = design_of(record.kind)
+    design.check_forget(context, record)
+    own = design.file_systems(context, record)
     paths = [f"{top}/{place}/{name}" for place in PLACES]
     for mount in mounting.mounts_below(top, paths):
+        if own.get(mount.target) == mount.source:
+            continue
         expected = "nothing mounted below a jail that is destroyed"
         raise LayoutError(mount.target, f"a mount of {mount.source}", expected, f"layout umount {name}")
     for mount, path in mounting.shown_elsewhere(paths):

@@ -18,6 +18,8 @@ from layout.host.beneath import Dir, Item, load_tree, open_root, put_flags, remo
 from layout.host.records import COMMIT
 
 NEW = ".new-"
+_DIGITS = 9
+"""So many at most: a number that every chown(2) takes."""
 _NO_ID = 0xFFFFFFFF
 """(uid_t)-1 means "leave it" to chown(2): nobody can have it."""
 
@@ -131,7 +133,8 @@ class Maker:
         known = self._ids.get((jail, database))
         if known is None:
             known = self._ids[jail, database] = ids_of(self.root, jail, database)
-        return known.get(name, 0)
+        # A jail without accounts has its owners by number.
+        return known.get(name, int(name) if name.isdigit() and len(name) <= _DIGITS else 0)
 
     def _tree(self, entry: Copy, every: list[Entry]) -> None:
         """Copy a skeleton beside its final place, with all that belongs into it, then give it its name."""

@@ -9,7 +9,7 @@ from layout.core import compare
 from layout.core.compare import Live, is_below
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding
-from layout.core.model import JailPlan, Manage, Mount, Platform, Site
+from layout.core.model import JailPlan, Kind, Manage, Mount, Platform, Site
 from layout.core.mountinfo import MountPoint
 from layout.host import table
 from layout.host.site import running_platform
@@ -31,6 +31,8 @@ class Host(Protocol):
     def with_nodes(self, tree: Sequence[Mount], live: Live) -> list[Mount]: ...
 
     def unmount_tree(self, site: Site, tree: Sequence[Mount], live: Live) -> list[str]: ...
+
+    def private_root(self, site: Site) -> None: ...
 
     def release_root(self, site: Site) -> None: ...
 
@@ -87,6 +89,7 @@ def mount(
     `attach` is the platform's way to do it, or another one. Raises LayoutError when a mount cannot be made
     or another one is in its place; a jail has all of its mounts then or none of the new ones.
     """
+    prepare(site, plans)
     live, todo = check(site, plans, manage=manage)
     if not todo:
         return []
@@ -99,6 +102,15 @@ def mount(
             _host().undo(targets)
             raise
     return [target for targets in made for target in targets]
+
+
+def prepare(site: Site, plans: Sequence[JailPlan]) -> None:
+    """Mount the file systems that jails themselves are made of, where they have any. Raises LayoutError."""
+    for plan in plans:
+        if plan.jail.kind is Kind.OSLESS and site.zfs:
+            from layout.actions.kinds import osless_tree
+
+            osless_tree.require_mounted(site, plan)
 
 
 def check(
@@ -189,6 +201,11 @@ def _refuse_foreign(site: Site, plan: JailPlan, tree: Sequence[Mount], live: Liv
             if not ours:
                 seen = f"a mount of {found.source} ({found.fstype})"
                 raise LayoutError(mount.target, seen, f"only mounts of {mount.source}", hint)
+
+
+def private_root(site: Site) -> None:
+    """See to it that what is mounted below ROOT from now on is mounted there alone."""
+    _host().private_root(site)
 
 
 def release_root(site: Site) -> None:

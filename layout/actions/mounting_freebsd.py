@@ -11,7 +11,7 @@ from layout.actions import hostfstab
 from layout.core.compare import Live
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, error
-from layout.core.model import JailPlan, Mount, Site
+from layout.core.model import JailPlan, Kind, Mount, Site
 from layout.core.mountlist import Line, mount_points
 from layout.host.freebsd import devfs, holders, jails, mounts, table
 
@@ -113,7 +113,7 @@ def leftovers(site: Site, plan: JailPlan, live: Live) -> tuple[Mount, ...]:
 
 def _devfs(site: Site, plan: JailPlan) -> tuple[Mount, ...]:
     target = f"{site.root}/j/{plan.jail.name}/dev"
-    if any(mount.target == target for mount in plan.tables.jail):
+    if plan.jail.kind is Kind.OSLESS or any(mount.target == target for mount in plan.tables.jail):
         return ()
     ruleset = f"{_RULESET}{plan.jail.settings.jail.devfs_ruleset}"
     return (Mount("devfs", target, "devfs", ("rw", ruleset)),)
@@ -172,6 +172,11 @@ def _restore(tree: Sequence[Mount], before: Live) -> None:
     for mount in tree:
         if before.at(mount.target) and not now.at(mount.target):
             mounts.attach(mount)
+
+
+def private_root(site: Site) -> None:
+    """Nothing to do: a mount is in one place only here."""
+    del site
 
 
 def release_root(site: Site) -> None:

@@ -97,6 +97,11 @@ def _make_private(site: Site, live: Live) -> Live:
     return Live(table.read())
 
 
+def private_root(site: Site) -> None:
+    """See to it that nothing mounted below ROOT is propagated."""
+    _make_private(site, Live(table.read()))
+
+
 @contextlib.contextmanager
 def _mounter(site: Site, live: Live, way: Way = Way.DETACHED) -> Iterator[Mounter]:
     own = live.at(site.root)

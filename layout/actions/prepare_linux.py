@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Literal
+from typing import Literal, NoReturn
 
 from layout.actions.context import Context
 from layout.core import accounts, units
 from layout.core.errors import LayoutError, UsageError
-from layout.core.model import JailPlan
+from layout.core.model import JailPlan, Kind
 from layout.core.service import Network, Service, address_of
 from layout.host import run
 from layout.host.beneath import Dir
@@ -80,6 +80,16 @@ class Decided:
         found: tuple[str, ...] = ENGINES[self.engine].TIGHTENED
         return found
 
+    @property
+    def become(self) -> Callable[[], NoReturn] | None:
+        """What becomes the engine; None: a program."""
+        return None
+
+    @property
+    def held(self) -> list[int]:
+        """Descriptors that `prepare` opens for `become`."""
+        return []
+
     def joined(self, namespace: int) -> int:
         """Return the user namespace that the engine is started in, -1 for the host's."""
         return namespace if ENGINES[self.engine].JOINS_NAMESPACE else -1
@@ -109,6 +119,10 @@ def decide(
     for name in service.capabilities:
         if name.upper() not in process.CAPABILITIES:
             raise UsageError(f"profile {jail.profile}", f"capability {name!r}", "a name of capabilities(7)")
+    if jail.kind is Kind.OSLESS:
+        from layout.actions.kinds import osless_linux
+
+        return osless_linux.decide(plan, engine)
     chosen, program = _engine(engine or service.engine)
     refuse_taken_ports(jail.name, service, jail.settings.network)
     command, capabilities = _as_user(root, own, service)
@@ -291,7 +305,10 @@ def execute(plan: JailPlan, inside: int | None, argv: tuple[str, ...]) -> int:
     more = ("setuid", "setgid") if service.user else ()
     keep = tuple(dict.fromkeys(name.upper() for name in (*service.capabilities, *more)))
     environment = {name: value for name, _, value in pairs}
-    with enter.entry(plan.jail.name, inside, argv, keep, environment) as entry:
+    osless = plan.jail.settings.osless
+    user = (osless.uid, osless.gid) if plan.jail.kind is Kind.OSLESS else None
+    keep = () if user else keep
+    with enter.entry(plan.jail.name, inside, argv, keep, environment, user) as entry:
         return session.run(entry)
 
 

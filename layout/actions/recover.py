@@ -6,7 +6,7 @@ from layout.actions import destroy, running
 from layout.actions.context import Context
 from layout.actions.make import clean
 from layout.actions.populate import finish_commit
-from layout.core.model import Platform
+from layout.core.model import Kind, Platform
 from layout.host import records
 from layout.host.site import running_platform
 
@@ -30,7 +30,14 @@ def recover(context: Context) -> list[str]:
             if record.state == "destroying":
                 destroy.finish(context, root, state, record)
                 done.append(f"{record.name}: destroyed to the end")
-            elif state.lstat(f"run/{record.name}.toml") is not None:
+                continue
+            if record.kind is Kind.OSLESS:
+                from layout.actions.kinds import osless_update
+
+                plan = context.plan_jail(context.recorded(record))
+                if said := osless_update.recover(context, plan, root, state):
+                    done.append(said)
+            if state.lstat(f"run/{record.name}.toml") is not None:
                 plan = context.plan_jail(context.recorded(record))
                 if running.leftovers(context, plan):
                     done.append(f"{record.name}: what was left of its service taken away")

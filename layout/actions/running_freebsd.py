@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from layout.actions import booting_freebsd, mounting, mounting_freebsd
 from layout.actions.context import Context
+from layout.actions.kinds import design_of
 from layout.core import jailconf
 from layout.core.compare import Live
 from layout.core.errors import LayoutError, UsageError
-from layout.core.model import Boot, JailPlan, Manage, Mount
+from layout.core.model import Boot, JailPlan, Kind, Manage, Mount
 from layout.core.plan import LINKS, host_files
 from layout.core.running import Running
 from layout.host import hostfiles, locks, table
@@ -52,6 +53,7 @@ def _start(context: Context, plan: JailPlan, tell: Tell, chain: tuple[str, ...])
         log = jailconf.console_log(context.site, name)
         begin = len(hostfiles.read_text(log) or "")
         with context.locked():
+            mounting.prepare(context.site, [plan])
             if tables:
                 # jail(8) mounts them itself, and a second nullfs on the first fails.
                 live = Live(table.read())
@@ -68,9 +70,12 @@ def _start(context: Context, plan: JailPlan, tell: Tell, chain: tuple[str, ...])
                 raise LayoutError(name, f"a jail that did not start{said}", "it to run", hint)
             try:
                 _read_back(plan)
+                design_of(plan.jail.kind).begun(context, plan)
                 _wait_until_ready(context, plan, log, begin)
+                design_of(plan.jail.kind).ready(context, plan)
                 found = _standing(context, plan, prison)
             except BaseException:
+                design_of(plan.jail.kind).ending(context, plan)
                 jails.stopped(context.site, name)
                 raise
         except BaseException:
@@ -88,7 +93,8 @@ def _check(context: Context, plan: JailPlan) -> None:
         if hostfiles.read_text(file.path) != file.text:
             found = "another file than the profile makes"
             raise LayoutError(file.path, found, file.reason, f"layout init {name} writes it")
-    devfs.require(plan.jail.settings.jail.devfs_ruleset, f"{_root(context, plan)}/dev")
+    if plan.jail.kind is not Kind.OSLESS:  # which has no devices at all
+        devfs.require(plan.jail.settings.jail.devfs_ruleset, f"{_root(context, plan)}/dev")
 
 
 def _start_dependencies(context: Context, plan: JailPlan, tell: Tell, chain: tuple[str, ...]) -> None:
@@ -119,6 +125,7 @@ def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
             tell(f"{name}: not running")
             return False
         _refuse_dependents(context, plan)
+        design_of(plan.jail.kind).ending(context, plan)
         done = jails.stopped(context.site, name)
         if jails.find(name) is not None:
             said = _said(done.stdout, done.stderr, "")

@@ -19,6 +19,7 @@ from layout.core.units import unit_name
 from layout.host import locks, records
 from layout.host.beneath import Dir
 from layout.host.linux import addresses, enter, launch, logs, procs, readiness, standing, systemd, table
+from layout.host.linux.engines import direct
 
 Tell = Callable[[str], None]
 
@@ -155,7 +156,7 @@ def execute(context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
     if record is None or found is None:
         name = plan.jail.name
         raise LayoutError(name, "not running", "a running jail", f"layout start {name}")
-    inside = found.pid if record.process is None else procs.first_of_jail(record.process.pid)
+    inside = found.pid if record.process is None else _first(record.engine, record.process.pid)
     return prepare_linux.execute(plan, inside, argv)
 
 
@@ -164,7 +165,8 @@ def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
     with context.open() as root, root.open(".layout") as state:
         record = _read(state, plan.jail.name)
     known = record.process if record is not None else None
-    daemon = procs.daemon_of(known.pid) if known is not None and procs.lives(known) else None
+    alive = record is not None and known is not None and procs.lives(known)
+    daemon = _daemon(record.engine, known.pid) if alive and record is not None and known is not None else None
     if daemon is None:
         return []
     service = plan.jail.settings.service
@@ -179,6 +181,16 @@ def leftovers(context: Context, plan: JailPlan) -> bool:
             return False
         _take_away(context, state, plan, record, locked=True)
         return True
+
+
+def _daemon(engine: str, pid: int) -> int | None:
+    """Return the process that runs the service: the engine's own where it has become that."""
+    return pid if engine == direct.NAME else procs.daemon_of(pid)
+
+
+def _first(engine: str, pid: int) -> int | None:
+    """Return the first process of the jail."""
+    return pid if engine == direct.NAME else procs.first_of_jail(pid)
 
 
 @contextlib.contextmanager
@@ -225,7 +237,7 @@ def _look(context: Context, record: RunRecord, plan: JailPlan) -> Running | None
     return Running(
         record.engine,
         record.grade,
-        pid=procs.daemon_of(known.pid) or known.pid,
+        pid=_daemon(record.engine, known.pid) or known.pid,
         since=procs.since(known),
         uptime=procs.uptime(known),
         log=f"{context.site.root}/.layout/log/{plan.jail.name}.log",
@@ -260,6 +272,8 @@ def _launch(
             log,
             spec.joined(namespace),
             (namespace,) if namespace >= 0 else (),
+            spec.become,
+            spec.held,
         )
         with launch.launch(wanted) as prepared:
             known = procs.identify(prepared.pid)
@@ -270,7 +284,7 @@ def _launch(
             _write(state, name, record)
             network_linux.connect(plan, connection, known.pid)
             prepared.go()
-    _wait_until_ready(context, state, plan, known, begin, spec.tightened)
+    _wait_until_ready(context, state, plan, known, begin, spec)
     found = _look(context, record, plan)
     if found is None:
         raise _ended(context, state, name, begin)
@@ -288,7 +302,12 @@ def _closing(fd: int) -> Iterator[int]:
 
 
 def _wait_until_ready(
-    context: Context, state: Dir, plan: JailPlan, engine: ProcessId, begin: int, tightened: tuple[str, ...]
+    context: Context,
+    state: Dir,
+    plan: JailPlan,
+    engine: ProcessId,
+    begin: int,
+    spec: prepare_linux.Decided,
 ) -> None:
     """Wait until the service works. Raises LayoutError with the last lines of its log when it does not."""
     name = plan.jail.name
@@ -301,11 +320,11 @@ def _wait_until_ready(
     while True:
         if not procs.lives(engine):
             raise _ended(context, state, name, begin)
-        pid = procs.daemon_of(engine.pid)
+        pid = _daemon(spec.engine, engine.pid)
         if pid is not None:
             seen = seen or time.monotonic()
             if not tight:
-                enter.forbid_programs(engine.pid, tightened)
+                enter.forbid_programs(engine.pid, spec.tightened)
                 tight = True
             if not asked and time.monotonic() - seen >= _SETTLE:
                 return
@@ -314,7 +333,7 @@ def _wait_until_ready(
                     ready,
                     pid,
                     lambda argv: prepare_linux.run_inside(
-                        plan, procs.first_of_jail(engine.pid), argv, deadline - time.monotonic()
+                        plan, _first(spec.engine, engine.pid), argv, deadline - time.monotonic()
                     ),
                 )
                 if problem is None:
@@ -352,8 +371,12 @@ def _end(record: RunRecord, plan: JailPlan, number: signal.Signals) -> bool:
         return True
     service = plan.jail.settings.service
     in_good_order = False
-    daemon = procs.daemon_of(known.pid) if number != signal.SIGKILL else None
+    daemon = _daemon(record.engine, known.pid) if number != signal.SIGKILL else None
     target = procs.identify(daemon) if daemon is not None else None
+    if target == known and not procs.catches(known.pid, number):
+        # As process 1 of its namespace it would not get it, and what it would do then is to end at once.
+        procs.send(known, signal.SIGKILL)
+        return procs.wait(known, _KILL)
     # To the daemon itself: an engine that is told to end kills it.
     if target is not None and procs.send(target, number):
         in_good_order = procs.wait(target, service.stop_timeout) and procs.wait(known, _LINGER)

@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "rendering": ("render",),
     "sessions": ("manage",),
     "jails": ("status", "start", "stop", "restart", "exec"),
+    "deploying": ("update",),
     "profiles": ("profile",),
     "bases": ("base",),
     "proving": ("selftest",),

@@ -58,12 +58,16 @@ def _section(output: Output, name: str, width: int, findings: list[Finding]) -> 
     errors = any(finding.severity == "error" for finding in findings)
     if errors:
         word = output.paint(RED, "FAILED")
-    elif findings:
+    elif any(finding.severity == "warning" for finding in findings):
         word = output.paint(YELLOW, "ok, with warnings")
     else:
         word = output.paint(GREEN, "ok")
     output.result(f"{name.ljust(width)}  {word}")
     for finding in findings:
+        if finding.severity == "note":
+            mark = output.paint(GREEN, "note")
+            output.result(f"  {mark} {finding.code} {finding.path}: {finding.found}, {finding.expected}")
+            continue
         mark = output.paint(RED, "error") if finding.severity == "error" else output.paint(YELLOW, "warning")
         output.result(
             f"  {mark} {finding.code} {finding.path}: found {finding.found}, expected {finding.expected}"

@@ -21,7 +21,8 @@ class Finding(msgspec.Struct, frozen=True):
     """
 
     code: str
-    severity: Literal["error", "warning"]
+    severity: Literal["error", "warning", "note"]
+    """A note says what is so; it is no fault."""
     path: str
     expected: str
     found: str
@@ -81,8 +82,13 @@ def warning(code: str, path: str, found: str, expected: str, hint: str = "") -> 
     return _finding("warning", code, path, found, expected, hint)
 
 
+def note(code: str, path: str, found: str, expected: str) -> Finding:
+    """Return what verify says though nothing is wrong: that a promise beyond the usual ones is kept."""
+    return _finding("note", code, path, found, expected, "")
+
+
 def _finding(
-    severity: Literal["error", "warning"], code: str, path: str, found: str, expected: str, hint: str
+    severity: Literal["error", "warning", "note"], code: str, path: str, found: str, expected: str, hint: str
 ) -> Finding:
     return Finding(code, severity, printable(path), printable(expected), printable(found), printable(hint))
 
@@ -114,6 +120,7 @@ def report(host: list[Finding], jails: dict[str, list[Finding]], checks: int, pr
     """Put findings together. It is ok when none of them is an error."""
     every = [*host, *(finding for findings in jails.values() for finding in findings)]
     errors = sum(finding.severity == "error" for finding in every)
+    warnings = sum(finding.severity == "warning" for finding in every)
     return Report(
         not errors,
         {
@@ -121,5 +128,5 @@ def report(host: list[Finding], jails: dict[str, list[Finding]], checks: int, pr
             for name, found in jails.items()
         },
         HostReport(shortened(host)),
-        Counts(checks, errors, len(every) - errors, probes),
+        Counts(checks, errors, warnings, probes),
     )

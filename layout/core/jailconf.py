@@ -10,7 +10,8 @@ from typing import NamedTuple
 from layout.core import fstab
 from layout.core.errors import LayoutError, UsageError
 from layout.core.hostblock import digest
-from layout.core.model import Boot, JailPlan, Manage, Platform, Site
+from layout.core.kinds import osless
+from layout.core.model import Boot, JailPlan, Kind, Manage, Platform, Site
 from layout.core.service import Service
 
 _ALLOW = """
@@ -133,13 +134,13 @@ def parameters(plan: JailPlan, site: Site) -> list[tuple[str, Value]]:
             # mount.fstab takes several files in newer releases only.
             found.append(("mount", [fstab.render_line(mount, Platform.FREEBSD) for mount in always]))
         found.append(("mount.fstab", table))
-    if not any(mount.target == f"{root}/dev" for mount in plan.tables.jail):
-        found.append(("mount.devfs", True))
-    found += [
-        ("devfs_ruleset", wanted.devfs_ruleset),
-        ("enforce_statfs", wanted.enforce_statfs),
-        ("children.max", 0),
-    ]
+    if jail.kind is Kind.OSLESS:
+        found += [("mount.devfs", False), ("mount.fdescfs", False)]
+    else:
+        if not any(mount.target == f"{root}/dev" for mount in plan.tables.jail):
+            found.append(("mount.devfs", True))
+        found.append(("devfs_ruleset", wanted.devfs_ruleset))
+    found += [("enforce_statfs", wanted.enforce_statfs), ("children.max", 0)]
     if wanted.securelevel >= 0:
         found.append(("securelevel", wanted.securelevel))
     for word in wanted.allow:
@@ -153,8 +154,13 @@ def parameters(plan: JailPlan, site: Site) -> list[tuple[str, Value]]:
     found += [(f"allow.{word}", False) for word in DEFAULT_ON if word not in wanted.allow]
     found += [(f"allow.{word}", True) for word in wanted.allow]
     # Stays when its last process ends: a jail that vanishes on its own leaves its mounts behind.
-    found += [("persist", True), ("exec.clean", True)]
-    found += commands(jail.name, jail.settings.service)
+    found.append(("persist", True))
+    if jail.kind is Kind.OSLESS:
+        # There is no program that jail(8) could start, and no home for exec.clean: rc.d does it from outside.
+        found += [("exec.start", ""), ("exec.stop", "")]
+    else:
+        found.append(("exec.clean", True))
+        found += commands(jail.name, jail.settings.service)
     found.append(("exec.consolelog", console_log(site, jail.name)))
     found.append(("stop.timeout", jail.settings.service.stop_timeout))
     return found
@@ -299,6 +305,19 @@ def rc_conf(plans: Sequence[JailPlan]) -> str:
     return "".join(f'{name}="{value}"\n' for name, value in assignments(plans, {}).items())
 
 
+def variables(plans: Sequence[JailPlan]) -> tuple[str, ...]:
+    """Return the variables of rc.conf(5) that have a part in starting these jails at boot."""
+    ours = (osless.rc_name(plan.jail.name) for plan in plans if plan.jail.kind is Kind.OSLESS)
+    return (
+        "jail_enable",
+        "jail_list",
+        "jail_reverse_stop",
+        "jail_conf",
+        "extra_netfs_types",
+        *(f"{name}_enable" for name in ours),
+    )
+
+
 def assignments(plans: Sequence[JailPlan], current: Mapping[str, str]) -> dict[str, str]:
     """Return which variables of the host's rc.conf(5) are to change, and to what. Raises UsageError.
 
@@ -314,6 +333,15 @@ def assignments(plans: Sequence[JailPlan], current: Mapping[str, str]) -> dict[s
     if any(plan.jail.settings.jail.depend for plan in plans if plan.jail.name in names):
         # So that a jail ends before those it depends on.
         wanted["jail_reverse_stop"] = "YES"
+    booted = [
+        plan.jail for plan in plans if plan.jail.kind is Kind.OSLESS and plan.jail.boot is not Boot.NONE
+    ]
+    for jail in booted:
+        wanted[f"{osless.rc_name(jail.name)}_enable"] = "YES"
+    types = current.get("extra_netfs_types", "NO")
+    if any(jail.boot is Boot.FSTAB for jail in booted) and "nullfs" not in re.split(r"[\s:]+", types):
+        # So that mountcritlocal leaves every nullfs to mountcritremote, which comes after ZFS.
+        wanted["extra_netfs_types"] = "nullfs" if types in {"", "NO"} else f"{types} nullfs"
     # As checkyesno of rc.subr reads them.
     return {
         name: value

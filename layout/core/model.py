@@ -70,6 +70,8 @@ class Site(msgspec.Struct, frozen=True):
     """The fstab of the host; ETC/fstab when ROOT was given explicitly: a trial touches nothing else."""
     trial: bool = False
     """ROOT was given explicitly: what is generated stays below ETC, and nothing starts at boot."""
+    zfs: str = ""
+    """The dataset that those of jails are made below; empty: their trees are directories."""
 
 
 class State(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ from typing import assert_never
 
 from layout.core import freebsd_files, jailconf, kinds
 from layout.core.kinds import thin
+from layout.core.kinds.osless import plan_osless
 from layout.core.model import (
     BaseTree,
     Below,
@@ -110,7 +111,9 @@ def plan_jail(jail: Jail, site: Site, template: Template) -> JailPlan:
             return _plan_shared(jail, site, template)
         case Kind.THIN:
             return thin.plan_thin(jail)
-        case Kind.OSLESS | Kind.FULL | Kind.SERVICE:
+        case Kind.OSLESS:
+            return plan_osless(jail, site, template)
+        case Kind.FULL | Kind.SERVICE:
             raise kinds.unknown(jail.kind)
         case _:
             assert_never(jail.kind)

@@ -52,6 +52,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When the writable half of jails whose profile does not say is mounted."""
     boot: Boot = Boot.JAIL
     """Who mounts, when the host starts, the jails whose profile does not say."""
+    zfs: str = ""
+    """Dataset below which those of OS-less jails are made, such as zroot/jails; empty: plain directories."""
 
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `\$\.?(?P<at>.*)`)?")

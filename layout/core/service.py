@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from layout.core.errors import UsageError
+from layout.core.osless import Osless
 from layout.core.redirect import Redirect, check_redirects
 from layout.core.thin import Thin, check_thin
 
@@ -182,6 +183,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the root of a thin jail is made from."""
     confine: Confine = Confine()
     """Kind service: what it keeps of the host."""
+    osless: Osless = Osless()
+    """kind = "osless": its one program."""
 
 
 _OWN = ("etc", "root", "usr/local", "usr/X11R6", "var")

@@ -7,6 +7,7 @@ elf(5), is enough. Section headers are left alone: the loader does not look at t
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
@@ -15,7 +16,7 @@ from typing import IO, Any
 
 from layout.core.errors import LayoutError, printable
 
-__all__ = ["Elf", "Script", "read_program"]
+__all__ = ["Elf", "Script", "parse_program", "read_program"]
 
 # Numbers of elf(5) and, for the last five, of the System V gABI as Solaris, FreeBSD and glibc extend it.
 _DT_NULL, _DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_SONAME, _DT_RPATH = 0, 1, 5, 10, 14, 15
@@ -90,17 +91,26 @@ def read_program(path: str) -> Elf | Script:
         os.close(fd)
         raise LayoutError(path, _kind(mode), _EXPECTED)
     with os.fdopen(fd, "rb") as file:
-        try:
-            head = file.read(_MAX_PATH)
-            if head.startswith(b"#!"):
-                return _script(path, head)
-            if not head.startswith(b"\x7fELF"):
-                raise LayoutError(path, "a file of another kind", _EXPECTED)
-            return _elf(path, file)
-        except LayoutError:
-            raise
-        except Exception as error:  # pyelftools does not say which exceptions damaged bytes can raise.
-            raise _damaged(path, printable(str(error)) or type(error).__name__) from error
+        return _program(path, file)
+
+
+def parse_program(data: bytes, path: str) -> Elf | Script:
+    """Return the same of a file that was read already; `path` is for messages. Raises as read_program."""
+    return _program(path, io.BytesIO(data))
+
+
+def _program(path: str, file: IO[bytes]) -> Elf | Script:
+    try:
+        head = file.read(_MAX_PATH)
+        if head.startswith(b"#!"):
+            return _script(path, head)
+        if not head.startswith(b"\x7fELF"):
+            raise LayoutError(path, "a file of another kind", _EXPECTED)
+        return _elf(path, file)
+    except LayoutError:
+        raise
+    except Exception as error:  # pyelftools does not say which exceptions damaged bytes can raise.
+        raise _damaged(path, printable(str(error)) or type(error).__name__) from error
 
 
 def _kind(mode: int) -> str:

@@ -9,6 +9,7 @@ import sys
 from layout.core.errors import LayoutError, UsageError
 from layout.core.model import Platform, Site
 from layout.core.profile import Config, decode
+from layout.core.zfs import check_parent
 from layout.host import hostfiles
 
 ETC = {Platform.FREEBSD: "/usr/local/etc/layout", Platform.LINUX: "/etc/layout"}
@@ -42,7 +43,8 @@ def find(root: str | None, config_path: str | None, platform: Platform | None) -
     config = decode(data or {}, Config, path)
     place = root if root is not None else checked_path(config.root)
     fstab = "/etc/fstab" if root is None else f"{etc}/fstab"
-    return Site(place, etc, platform, fstab, trial=root is not None), config
+    parent = check_parent(config.zfs, f"{path}: zfs") if config.zfs else ""
+    return Site(place, etc, platform, fstab, trial=root is not None, zfs=parent), config
 
 
 def checked_path(path: str) -> str:

@@ -141,12 +141,15 @@ def lend(name: str, terminal: bool | None, relay: Relay, lent: contextlib.ExitSt
 def take(standard: tuple[Standard, ...], slave: int, dev: str = "/dev") -> None:
     """Become the leader of a new terminal session, and make 0, 1 and 2 what the command gets.
 
-    `slave` is the session's own terminal, or -1; `dev` is where its devices are from here. Raises OSError.
+    `slave` is the session's own terminal, or -1; `dev` is where its devices are from here, "" where there are
+    none: what is /dev/null already stays so. Raises OSError.
     """
     os.setsid()
     for fd, item in enumerate(standard):
         if item.is_terminal:
             os.dup2(slave, fd)
+        elif item.device == "null" and not dev:
+            continue
         elif item.device:
             own = os.open(f"{dev}/{item.device}", item.flags | os.O_CLOEXEC)
             os.dup2(own, fd)

@@ -124,13 +124,18 @@ def destroy(dataset: Dataset) -> bool:
     """
     if not exists(dataset.name):
         return False
-    if others := below(dataset.name):
-        hint = "look at it, then zfs destroy it yourself"
-        raise LayoutError(others[0], f"part of {dataset.name}", "a dataset of nothing but its own", hint)
+    require_alone(dataset)
     _patiently(lambda: run("zfs", "destroy", dataset.name))
     if exists(dataset.name):
         raise LayoutError(dataset.name, "still a dataset", "none", f"zfs destroy {dataset.name}")
     return True
+
+
+def require_alone(dataset: Dataset) -> None:
+    """Make sure that a dataset has nothing below it and no snapshot. Raises LayoutError."""
+    if others := below(dataset.name):
+        hint = "look at it, then zfs destroy it yourself"
+        raise LayoutError(others[0], f"part of {dataset.name}", "a dataset of nothing but its own", hint)
 
 
 def snapshot(dataset: Dataset, name: str) -> str:

@@ -111,8 +111,8 @@ def test_the_header_of_rc_scripts_is_what_rcorder_reads() -> None:
         words = [line.split(":")[0] for line in lines[first : first + 4] if re.match(r"# [A-Z]+: \S", line)]
         assert words[0] == "# PROVIDE"
         assert "nojail" in next(line for line in lines if line.startswith("# KEYWORD:"))
-        assert re.search(r'^name="[a-z_]+"$', path.read_text(), re.MULTILINE)
-        assert re.search(r'^\w+_svcj="NO"$', path.read_text(), re.MULTILINE)
+        assert re.search(r'^name="([a-z_]+|%%RC%%)"$', path.read_text(), re.MULTILINE)
+        assert re.search(r'^(\w+|%%RC%%)_svcj="NO"$', path.read_text(), re.MULTILINE)
 
 
 def test_the_sample_is_a_valid_configuration_and_says_every_default(cli) -> None:

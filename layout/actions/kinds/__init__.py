@@ -18,7 +18,11 @@ def design_of(kind: Kind) -> Design:
             from layout.actions.kinds.thin import Thin
 
             return Thin()
-        case Kind.OSLESS | Kind.FULL | Kind.SERVICE:
+        case Kind.OSLESS:
+            from layout.actions.kinds.osless import Osless
+
+            return Osless()
+        case Kind.FULL | Kind.SERVICE:
             raise unknown(kind)
         case _:
             assert_never(kind)

@@ -47,6 +47,13 @@ class Design:
         """Return what is not as this design promises, besides mounts, entries and trees."""
         return ()
 
+    def check_forget(self, context: Context, record: JailRecord) -> None:
+        """Make sure that `forget` will go through, before anything is removed. Raises LayoutError."""
+
+    def file_systems(self, context: Context, record: JailRecord) -> dict[str, str]:
+        """Return the file systems that are the jail itself, mount point to name: `forget` removes them."""
+        return {}
+
     def forget(self, context: Context, root: Dir, state: Dir, record: JailRecord) -> int:
         """Take away what `apply` did, before the trees go; return how many things were removed.
 
@@ -102,6 +109,15 @@ class Design:
         from layout.actions import running_freebsd
 
         return running_freebsd.start(context, plan, tell)
+
+    def begun(self, context: Context, plan: JailPlan) -> None:
+        """FreeBSD: start what jail(8) does not start itself, in a jail that it has. Raises LayoutError."""
+
+    def ready(self, context: Context, plan: JailPlan) -> None:
+        """FreeBSD: look at a service that says it is ready. Raises LayoutError; it is stopped then."""
+
+    def ending(self, context: Context, plan: JailPlan) -> None:
+        """FreeBSD: end what `begun` has started, before jail(8) ends the rest."""
 
     def stop(self, context: Context, plan: JailPlan, tell: Tell) -> bool:
         """End the service; say whether there was one."""

@@ -7,6 +7,7 @@ from typing import assert_never
 from layout.core.errors import UsageError
 from layout.core.kinds import thin
 from layout.core.model import Jail, Kind, Mount, Platform, Tables
+from layout.core.osless import check_osless
 from layout.core.service import Confine, Settings
 from layout.core.thin import Thin
 
@@ -20,6 +21,7 @@ def check_kind(kind: Kind, settings: Settings, platform: Platform, where: str) -
         raise UsageError(
             f"{where}.mounts", f"mounts for kind {kind}", f"one of: {', '.join(sorted(_MOUNTS))}"
         )
+    check_osless(settings, where, wanted=kind is Kind.OSLESS, linux=platform is Platform.LINUX)
     if kind is not Kind.THIN and settings.thin != Thin():
         raise UsageError(f"{where}.thin", f"a thin root for kind {kind}", "kind 'thin'")
     if kind is Kind.SERVICE:

@@ -272,10 +272,14 @@ def become(
     variables: dict[str, str],
     channel: socket.socket,
     execute: Callable[[str, tuple[str, ...], dict[str, str]], None],
+    dev: str = "/dev",
 ) -> int:
-    """Become the command, by `execute` of its path; returns an exit status only when that fails."""
+    """Become the command, by `execute` of its path; returns an exit status only when that fails.
+
+    `dev` is where its devices are, "" where there are none.
+    """
     try:
-        take(standard, slave)
+        take(standard, slave, dev)
     except OSError as error:
         report(channel, failure(error, "the descriptors 0, 1 and 2 of the command"))
         return 1

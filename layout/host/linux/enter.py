@@ -45,6 +45,8 @@ class Entry:
     keep: tuple[str, ...] = ()
     terminal: bool | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    user: tuple[int, int] | None = None
+    """Numbers of the user and group to be in the jail, with no capability; its root when None."""
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -86,7 +88,10 @@ class Entry:
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
         process.forbid_inspection()
-        process.keep_capabilities(self.keep)
+        if self.user is None:
+            process.keep_capabilities(self.keep)
+        else:
+            process.become_user(*self.user, ())
         process.forbid_new_privileges()
         process.die_with_parent(keeper)
         for fd in self.descriptors:
@@ -116,7 +121,14 @@ class Entry:
         channel: socket.socket,
     ) -> int:
         return confined.become(
-            self.name, self.command or ("/bin/sh",), standard, slave, variables, channel, _execute_file
+            self.name,
+            self.command or ("/bin/sh",),
+            standard,
+            slave,
+            variables,
+            channel,
+            _execute_file,
+            "/dev" if self.user is None else "",
         )
 
 
@@ -127,7 +139,9 @@ def _execute_file(path: str, command: tuple[str, ...], variables: dict[str, str]
     )
     if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
         # Nobody in the jail can put anything else in its place, and scripts need a path.
-        os.execve(os.readlink(f"/proc/self/fd/{fd}"), command, variables)  # noqa: S606 - the purpose
+        with contextlib.suppress(FileNotFoundError):  # of a jail without /proc
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            os.execve(path, command, variables)  # noqa: S606 - the purpose
     os.execve(fd, command, variables)  # noqa: S606 - as above
 
 
@@ -166,6 +180,7 @@ def entry(
     command: tuple[str, ...],
     keep: tuple[str, ...],
     environment: Mapping[str, str],
+    user: tuple[int, int] | None = None,
 ) -> Iterator[Entry]:
     """Open the jail that a process is in, its process 1 if it has one. Raises LayoutError when it is gone."""
     with contextlib.ExitStack() as stack:
@@ -186,7 +201,7 @@ def entry(
         except OSError as error:
             found = (error.strerror or repr(error)).lower()
             raise LayoutError(name, found, "a running jail", f"layout start {name}") from None
-        yield Entry(name, target, root, flags, command, keep, environment=environment)
+        yield Entry(name, target, root, flags, command, keep, environment=environment, user=user)
 
 
 @contextlib.contextmanager

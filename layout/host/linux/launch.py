@@ -14,8 +14,9 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
+from typing import NoReturn
 
 from layout.core.errors import LayoutError
 from layout.host import forked
@@ -42,6 +43,10 @@ class Launch:
     """Descriptor of the user namespace whose root the engine is; the host's when negative."""
     descriptors: tuple[int, ...] = ()
     """Further ones that `prepare` needs."""
+    become: Callable[[], NoReturn] | None = None
+    """What becomes the engine; None: the program in `argv`."""
+    held: list[int] = field(default_factory=list)
+    """Descriptors that `prepare` opens for `become`."""
 
 
 class Prepared:
@@ -145,11 +150,13 @@ def _become(wanted: Launch, channel: socket.socket) -> int:
         channel.send(confined.READY)
         if channel.recv(len(confined.GO)) != confined.GO:
             return 1
-        keep = {channel.fileno()}
+        keep = {channel.fileno(), *wanted.held}
         if wanted.namespace >= 0:
             become_root_of(wanted.namespace)
         process.close_descriptors(keep)
         forked.restore_default_signals()
+        if wanted.become is not None:
+            wanted.become()
         os.execve(wanted.argv[0], wanted.argv, wanted.environment)  # noqa: S606 - starting it is the purpose
     except BaseException as error:  # as above
         confined.report(channel, confined.failure(error, "the engine to start", wanted.argv[0]))

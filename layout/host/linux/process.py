@@ -19,12 +19,14 @@ from layout.core.errors import LayoutError
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+_PR_SET_KEEPCAPS = 8
 _PR_SET_NAME = 15
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_IS_SET = 1
+_PR_CAP_AMBIENT_RAISE = 2
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 # capabilities(7), in the order of linux/capability.h: the place in the list is the number.
@@ -232,15 +234,37 @@ def bound_capabilities(names: Iterable[str]) -> int:
     return kept
 
 
-def set_capabilities(kept: int) -> None:
-    """Make the mask `kept` the permitted and effective sets; empty the inheritable one. Raises OSError."""
+def set_capabilities(kept: int, inheritable: int = 0) -> None:
+    """Make the mask `kept` the permitted and effective sets, and `inheritable` that one. Raises OSError."""
     header = _CapHeader(0x20080522, 0)
     data = (_CapData * 2)(
-        _CapData(kept & 0xFFFFFFFF, kept & 0xFFFFFFFF, 0),
-        _CapData(kept >> 32, kept >> 32, 0),
+        _CapData(kept & 0xFFFFFFFF, kept & 0xFFFFFFFF, inheritable & 0xFFFFFFFF),
+        _CapData(kept >> 32, kept >> 32, inheritable >> 32),
     )
     if _capset(ctypes.byref(header), data) < 0:
         raise _fail("capset")
+
+
+def become_user(uid: int, gid: int, names: Iterable[str]) -> int:
+    """Be this user and group alone, with these capabilities at most, kept by execve(2); return their mask.
+
+    Without the capability SETUID there is no way back. Raises OSError, or LayoutError when the kernel reports
+    something else than what was asked for.
+    """
+    kept = bound_capabilities(names)
+    prctl(_PR_SET_KEEPCAPS, 1)
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    set_capabilities(kept, inheritable=kept)
+    for number in range(64):
+        if kept >> number & 1:
+            prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number)
+    after = capability_sets()
+    expected = CapabilitySets(kept, kept, kept, kept, kept)
+    if after != expected or os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3:
+        raise LayoutError(f"user {uid}", repr(after), repr(expected), "the kernel kept more than asked")
+    return kept
 
 
 def forbid_new_privileges() -> None:

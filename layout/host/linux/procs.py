@@ -108,6 +108,12 @@ def status(pid: int) -> dict[str, str]:
     return {key: value.strip() for key, _, value in pairs}
 
 
+def catches(pid: int, number: int) -> bool:
+    """Say whether a process has a handler for a signal; True when it has ended meanwhile."""
+    found = status(pid).get("SigCgt", "")
+    return not found or bool(int(found, 16) >> (number - 1) & 1)
+
+
 def namespace_pids(pid: int) -> list[int]:
     """Return the numbers of a process in all pid namespaces that it is in, ours first; none when it ended."""
     return [int(word) for word in status(pid).get("NSpid", "").split()]

@@ -79,7 +79,7 @@ _layout()
     'verify') options='--quick --base' ;;
     esac
     case ${kind:-"$command $count"} in
-    ' '[0-9]*) kind='choice' words='base completion destroy exec fstab init manage mount plan profile recover render restart selftest show start status stop umount verify' ;;
+    ' '[0-9]*) kind='choice' words='base completion destroy exec fstab init manage mount plan profile recover render restart selftest show start status stop umount update verify' ;;
     'base '[0-9]*) kind='choice' words='build list merge verify' ;;
     'base build '[0-9]*) kind='choice' words='archive debian dir host' ;;
     'profile '[0-9]*) kind='choice' words='check list schema show' ;;
@@ -106,6 +106,9 @@ _layout()
     'status '*) kind='jail' ;;
     'stop '*) kind='jail' ;;
     'umount '*) kind='jail' ;;
+    'update 0') kind='jail' ;;
+    'update 1') kind='any' ;;
+    'update 2') kind='any' ;;
     'verify '*) kind='jail' ;;
     esac
     case $kind in

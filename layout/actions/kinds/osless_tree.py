@@ -1,0 +1,228 @@
+"""The tree of an OS-less jail on disk: made, filled while it is writable for a moment, closed again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import msgspec
+
+from layout.actions import mounting
+from layout.actions.observe import Is, Step, observe
+from layout.core import zfs as data
+from layout.core.errors import LayoutError, UsageError
+from layout.core.kinds import osless
+from layout.core.model import Directory, File, Jail, JailPlan, Site
+from layout.core.zfs import Dataset
+from layout.host import elf, hostfiles, zfs
+from layout.host.beneath import Dir
+
+LIMIT = 512 << 20
+"""Bytes of a program."""
+PROGRAM_MODE = 0o555
+
+
+def static_program(path: str) -> bytes:
+    """Return the content of a file of the host. Raises LayoutError when it is no static program."""
+    try:
+        fd = hostfiles.open_regular(path)
+    except OSError as error:
+        found = (error.strerror or str(error)).lower()
+        raise LayoutError(path, found, "the static program of the jail", "build it, then try again") from None
+    with os.fdopen(fd, "rb") as file:
+        content = file.read(LIMIT + 1)
+    require_static(content, path)
+    return content
+
+
+def require_static(content: bytes, path: str) -> None:
+    """Make sure that these bytes are a program that needs no loader and no library. Raises LayoutError."""
+    if len(content) > LIMIT:
+        raise LayoutError(path, f"more than {LIMIT} bytes", "a program")
+    found = elf.parse_program(content, path)
+    hint = "link it with -static; for Go: CGO_ENABLED=0, or -ldflags '-linkmode external -extldflags -static'"
+    if isinstance(found, elf.Script):
+        raise LayoutError(path, f"a script for {found.interpreter}", "a static ELF program", hint)
+    if not found.static:
+        needs = found.interpreter or " ".join(found.needed)
+        raise LayoutError(path, f"a program that needs {needs}", "a static one", hint)
+
+
+def half(jail: Jail, site: Site, which: str) -> Dataset | None:
+    """Return the dataset that is one half of a jail; None for a plain directory."""
+    return next((one for one in osless.datasets(jail, site) if one.half == which), None)
+
+
+@contextlib.contextmanager
+def writable(plan: JailPlan, site: Site) -> Iterator[None]:
+    """Let the tree be written meanwhile. Raises LayoutError; it is read-only again whatever happens.
+
+    The jail itself sees it by a mount that stays read-only.
+    """
+    dataset = half(plan.jail, site, "s")
+    if dataset is None:
+        yield
+        return
+    zfs.set_readonly(dataset, on=False)
+    try:
+        yield
+    finally:
+        zfs.set_readonly(dataset, on=True)
+
+
+def check(plan: JailPlan, site: Site, root: Dir | None) -> None:
+    """Make sure that the tree can be made. Raises UsageError, LayoutError."""
+    jail = plan.jail
+    settings = jail.settings.osless
+    if site.zfs:
+        zfs.require_zfs()
+    for dataset in osless.datasets(jail, site):
+        _refuse_directory(dataset, root)
+    path = osless.installed(jail)
+    if not path or root is None or root.lstat(path) is None:
+        static_program(settings.program)
+
+
+def _refuse_directory(dataset: Dataset, root: Dir | None) -> None:
+    """A dataset would hide what a plain directory has already. Raises UsageError."""
+    if zfs.exists(dataset.name) or root is None:
+        return
+    below = f"{dataset.half}/{dataset.name.rpartition('/')[2]}"
+    try:
+        with root.open(below) as found:
+            names = found.names()
+    except FileNotFoundError:
+        return
+    if names:
+        hint = "take zfs out of layout.toml, or layout destroy it and make it again"
+        raise UsageError(dataset.mountpoint, f"a directory with {names[0]} in it", "an empty one", hint)
+
+
+def steps(plan: JailPlan, site: Site, root: Dir | None) -> list[Step]:
+    """Return what `make` would do."""
+    found = [
+        Step("zfs", dataset.name, " ".join(data.create(dataset.name, dataset.properties)))
+        for dataset in osless.datasets(plan.jail, site)
+        if not zfs.exists(dataset.name)
+    ]
+    for one in observe(root, osless.content(plan.jail)):
+        if one.state is not Is.PRESENT:
+            found.append(
+                Step(type(one.entry).__name__.lower(), f"{site.root}/{one.entry.path}", one.entry.reason)
+            )
+    path = osless.installed(plan.jail)
+    if path and (root is None or root.lstat(path) is None):
+        found.append(Step("install", f"{site.root}/{path}", plan.jail.settings.osless.program))
+    return found
+
+
+def make(plan: JailPlan, site: Site, root: Dir) -> list[str]:
+    """Make datasets and content as far as they are missing; return what was done. Raises LayoutError."""
+    done = _datasets(plan, site, root)
+    todo = [one for one in observe(root, osless.content(plan.jail)) if one.state is not Is.PRESENT]
+    for one in todo:
+        if one.state is Is.CONFLICT:
+            path = f"{site.root}/{one.entry.path}"
+            raise LayoutError(path, one.found, one.expected, "move it aside, then run init again")
+    path = osless.installed(plan.jail)
+    missing = path if path and root.lstat(path) is None else ""
+    if todo or missing:
+        program = static_program(plan.jail.settings.osless.program) if missing else b""
+        with writable(plan, site):
+            for one in todo:
+                _one(root, one.entry, exists=one.state is Is.MODE)
+                done.append(one.entry.path)
+            if missing:
+                install(root, missing, program, PROGRAM_MODE)
+                done.append(missing)
+    elif (dataset := half(plan.jail, site, "s")) is not None and zfs.problems(dataset):
+        zfs.set_readonly(dataset, on=True)
+        done.append(f"{dataset.name}: readonly=on")
+    return done
+
+
+def _datasets(plan: JailPlan, site: Site, root: Dir) -> list[str]:
+    settings = plan.jail.settings.osless
+    done: list[str] = []
+    for dataset in osless.datasets(plan.jail, site):
+        if not zfs.exists(dataset.name):
+            # What is mounted before ROOT is bound on itself would be there twice.
+            mounting.private_root(site)
+            done += zfs.create(dataset, site.zfs)
+            if dataset.half == "t":
+                root.chown_chmod(f"t/{plan.jail.name}", 0o755, settings.uid, settings.gid)
+        elif zfs.mounted(dataset) is None:
+            zfs.mount(dataset)
+            done.append(f"{dataset.name}: mounted")
+    return done
+
+
+def _one(root: Dir, entry: object, *, exists: bool) -> None:
+    match entry:
+        case Directory(path=path, mode=mode) if exists:
+            root.chown_chmod(path, mode, 0, 0)
+        case Directory(path=path, mode=mode):
+            root.make_dir(path, mode)
+        case File(path=path, text=text, mode=mode):
+            install(root, path, text.encode(), mode)
+        case _:
+            raise TypeError(entry)
+
+
+def install(root: Dir, path: str, content: bytes, mode: int) -> None:
+    """Put a file of root's into the tree, whole, in the place of what is there. Raises OSError."""
+    head, _, name = path.rpartition("/")
+    with root.open(head) as parent:
+        parent.sweep(name)
+        parent.write_whole(name, content, mode, owner=(0, 0))
+
+
+def require_mounted(site: Site, plan: JailPlan) -> None:
+    """Mount the datasets of a jail: without them, empty directories would be shown. Raises LayoutError."""
+    for dataset in osless.datasets(plan.jail, site):
+        if not zfs.exists(dataset.name):
+            hint = f"layout init {plan.jail.name}; or put zfs back as it was in layout.toml"
+            raise LayoutError(
+                dataset.name, "no such dataset", f"the file system of {dataset.mountpoint}", hint
+            )
+        zfs.mount(dataset)
+
+
+def both(site: Site, name: str) -> tuple[Dataset, ...]:
+    """Return the datasets that a jail of this name can have, whatever its profile says."""
+    if not site.zfs:
+        return ()
+    return data.datasets(site.zfs, site.root, name, writable=True, exec_=True)
+
+
+def check_forget(site: Site, name: str) -> None:
+    """Make sure that the datasets of a jail are nothing but its own. Raises LayoutError."""
+    for dataset in both(site, name):
+        if not zfs.exists(dataset.name):
+            continue
+        place = zfs.properties(dataset.name)["mountpoint"]
+        if place != dataset.mountpoint:
+            hint = "it is not destroyed; rename it, or set it back"
+            raise LayoutError(dataset.name, f"mountpoint={place}", dataset.mountpoint, hint)
+        zfs.require_alone(dataset)
+
+
+def forget(site: Site, name: str) -> int:
+    """Destroy the datasets of a jail; return their number. Raises LayoutError."""
+    check_forget(site, name)
+    return sum(zfs.destroy(dataset) for dataset in reversed(both(site, name)))
+
+
+class Deploy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A deploy that has begun: .layout/update/NAME.toml. Beside it, NAME.old has what was there before."""
+
+    path: str
+    """What is replaced, below ROOT."""
+    mode: int
+    had: bool
+    """There was something in its place."""
+    ran: bool
+    """The jail ran, so it is started again."""
+    proven: bool = False
+    """The new one has come up: only the old one is left to be removed."""
