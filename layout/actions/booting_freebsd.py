@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layout.core import fstab, hostblock, jailconf
+from layout.core import fstab, hostblock, jailconf, packetfilter
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, error, warning
 from layout.core.model import Boot, JailPlan, Platform, Site
@@ -134,7 +134,7 @@ def forget(site: Site, name: str) -> int:
     """Take a jail out of the host; return the number of files removed. Raises LayoutError."""
     if site.platform is not Platform.FREEBSD:
         return 0
-    count = hostfiles.remove(jailconf.path(site, name))
+    count = hostfiles.remove(jailconf.path(site, name)) + hostfiles.remove(packetfilter.path(site, name))
     if site.trial:
         return count + hostfiles.remove(jailconf.console_log(site, name))
     if _is_here(site):

@@ -67,7 +67,18 @@ class Context(msgspec.Struct):
             choice.preset or profile.preset or self.config.preset,
             choice.manage or profile.manage or self.config.manage,
             choice.boot or profile.boot or self.config.boot,
+            self._source(profile, choice),
         )
+
+    def _source(self, profile: Profile, choice: Choice) -> str:
+        """Return what the world of a jail is made from; "" for a kind that has none."""
+        if profile.kind is not Kind.FULL:
+            return ""
+        from layout.actions.populate import source_path
+
+        platform = choice.platform or self.site.platform
+        settings = profile.linux if platform is Platform.LINUX else profile.freebsd
+        return source_path(choice.base or settings.full.source or self.config.base)
 
     def recorded(self, record: JailRecord) -> Jail:
         """Return the jail that a record describes. Raises UsageError when its profile is gone or bad."""
@@ -77,7 +88,14 @@ class Context(msgspec.Struct):
             found = f"kind {profile.kind} in profile {record.profile}"
             raise UsageError(record.name, found, f"kind {record.kind}, which the jail was made as", hint)
         return decide(
-            record.name, record.profile, profile, record.platform, record.preset, record.manage, record.boot
+            record.name,
+            record.profile,
+            profile,
+            record.platform,
+            record.preset,
+            record.manage,
+            record.boot,
+            record.source,
         )
 
     def plan_jail(self, jail: Jail) -> JailPlan:

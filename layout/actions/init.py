@@ -20,7 +20,7 @@ from layout.core.errors import LayoutError, UsageError
 from layout.core.findings import Report
 from layout.core.model import BaseTree, Below, Entry, HostFile, Jail, JailPlan, Plan
 from layout.core.names import check_name
-from layout.core.plan import host_files
+from layout.core.plan import host_files, needs_base
 from layout.core.tables import hand_edited
 from layout.host import hostfiles, locks, records, table
 from layout.host.beneath import Dir, open_root
@@ -83,7 +83,10 @@ def survey(context: Context, names: Sequence[str], choice: Choice, *, mount: boo
     root = _open_existing(context.site.root)
     try:
         base, known, jails = _decide(context, root, wanted, choice)
-        source = choice.base or (base.source if base is not None else source_path(context.config.base))
+        shares = any(map(needs_base, jails))
+        source = (choice.base if shares else None) or (
+            base.source if base is not None else source_path(context.config.base)
+        )
         plan = context.plan(jails, source, base)
         if base is None and plan.mroot:
             source_kind(source, context.site.platform, running_platform(), context.site.root)
@@ -190,13 +193,6 @@ def _decide(
                 f"a base for {context.site.platform}",
                 "another platform needs a ROOT of its own",
             )
-        if base is not None and choice.base is not None and choice.base != base.source:
-            raise UsageError(
-                f"--base {choice.base}",
-                f"a base from {base.source} in {context.site.root}",
-                "no base yet, or the same",
-                "leave --base out, or use another --root",
-            )
         jails = []
         for name in names:
             record = records.jail(state, name)
@@ -216,7 +212,21 @@ def _decide(
                 boot=choice.boot or record.boot,
             )
             jails.append(context.recorded(changed))
+            _refuse_other_source(name, record.source, choice.base)
+        if base is not None and any(map(needs_base, jails)):
+            _refuse_other_source(context.site.root, base.source, choice.base)
         return base, known, jails
+
+
+def _refuse_other_source(path: str, source: str, wanted: str | None) -> None:
+    """Make sure that nobody asks for another source of what is there already. Raises UsageError."""
+    if source and wanted is not None and wanted != source:
+        raise UsageError(
+            f"--base {wanted}",
+            f"a base from {source} in {path}",
+            "no base yet, or the same",
+            "leave --base out, or use another --root",
+        )
 
 
 def _refuse_conflicts(root: str, parts: Sequence[Part]) -> None:
@@ -261,7 +271,15 @@ def _stale_record(wanted: JailRecord, known: JailRecord | None) -> JailRecord | 
 
 def _record(jail: Jail) -> JailRecord:
     return JailRecord(
-        jail.name, jail.profile, jail.preset, jail.manage, jail.platform, records.now(), jail.boot, jail.kind
+        jail.name,
+        jail.profile,
+        jail.preset,
+        jail.manage,
+        jail.platform,
+        records.now(),
+        jail.boot,
+        jail.kind,
+        jail.source,
     )
 
 

@@ -17,6 +17,8 @@ from layout.host.run import require, run
 CONFIGURATION = "/usr/local/etc/layout/pkgbase.conf"
 """Repository configuration to use instead of the project's own: a mirror, or packages built here."""
 _SCRATCH = "pkgbase"
+PLACE = "j/.new-mroot"
+"""Where a base is installed before it gets its name, below ROOT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,13 @@ def absolute(source: str) -> str:
     return f"src:{hostfiles.absolute(source[4:])}" if source.startswith("src:") else source
 
 
-def installer(source: str, platform: Platform, running: Platform, root: str) -> Installer:
+def installer(source: str, platform: Platform, running: Platform, root: str, where: str = PLACE) -> Installer:
     """Return what installs `source` below ROOT, having looked that it can. Raises UsageError, LayoutError."""
     if not platform is running is Platform.FREEBSD:
         raise UsageError(
             f"--base {source}", f"a {running} host, jails for {platform}", "FreeBSD for both", "give base.txz"
         )
-    place = f"{root}/j/.new-mroot"
+    place = f"{root}/{where}"
     if source.startswith("src:"):
         return _from_sources(source[4:], place)
     return _from_packages(source, place, f"{root}/.layout/{_SCRATCH}")

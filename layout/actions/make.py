@@ -13,7 +13,7 @@ from layout.actions.observe import Is, Observation
 from layout.actions.populate import Tell, clear_staging, populate
 from layout.actions.split import make_parents
 from layout.core.errors import LayoutError
-from layout.core.model import BaseTree, Copy, Directory, Entry, File, Identity, Platform, Symlink
+from layout.core.model import BaseTree, Copy, Directory, Entry, File, Identity, Platform, Symlink, World
 from layout.host.beneath import Dir, Item, load_tree, open_root, put_flags, remove_tree, write_items
 from layout.host.records import COMMIT
 
@@ -71,7 +71,7 @@ class Maker:
                 match entry:
                     case Directory():
                         parent.rmdir(name)
-                    case Copy():
+                    case Copy() | World():
                         remove_tree(parent, name)
                     case Symlink() | File() | Identity():
                         parent.unlink(name)
@@ -88,6 +88,10 @@ class Maker:
                     populate(self.root, self.state, source, self.platform, self.base_kind, self.tell)
             case Copy():
                 self._tree(entry, every)
+            case World():
+                from layout.actions.kinds.world import make_world
+
+                make_world(self.root, self.state, entry, self.tell)
             case Directory() | Symlink() | File() | Identity():
                 self._small(self.root, entry, entry.path)
             case _:
@@ -160,7 +164,7 @@ class Maker:
     def _belongings(self, entry: Copy, staged: Dir, every: list[Entry]) -> None:
         prefix = entry.path + "/"
         for other in every:
-            if not other.path.startswith(prefix) or isinstance(other, Copy | BaseTree):
+            if not other.path.startswith(prefix) or isinstance(other, Copy | BaseTree | World):
                 continue
             path = other.path[len(prefix) :]
             if staged.lstat(path) is None:

@@ -101,6 +101,36 @@ def run(
         )
 
 
+def run_world(
+    site: Site, state: Dir, plan: JailPlan, command: tuple[str, ...], *, chroot: bool, notes: list[str]
+) -> int:
+    """Run a session in the world of a full jail, whose own programs run in it; return its exit status.
+
+    It has the host's network only when the jail has it as well. The caller holds the session's lock. Raises
+    LayoutError.
+    """
+    name = plan.jail.name
+    view = f"{site.root}/manage/{name}"
+    network = plan.jail.settings.network
+    notes += clear(site, state, name)
+    tree = [] if _stands(plan, sealed=False, base_ro=False) else list(plan.tables.manage)
+    for mount in tree:
+        for ruleset in _rulesets(mount):
+            devfs.require(ruleset, mount.target)
+    with session.held_signals(), _mounted(state, name, tree, ""):
+        return session.run_session(
+            session.Session(
+                name,
+                view,
+                command,
+                network="inherit" in (*network.ip4, *network.ip6),
+                chroot=chroot,
+                ruleset=_RULESET,
+                environment={"HISTFILE": ""},
+            )
+        )
+
+
 def _stands(plan: JailPlan, *, sealed: bool, base_ro: bool) -> bool:
     """Say whether somebody mounted the pair for longer than a session, whole and as planned."""
     live = Live(mount_points(table.lines()))

@@ -55,6 +55,38 @@ def run(
     )
 
 
+def run_world(site: Site, plan: JailPlan, command: tuple[str, ...]) -> int:
+    """Run a session in the world of a full jail, whose own programs run in it; return its exit status.
+
+    It has the host's network only when the jail has it as well: nothing in a world is to be believed.
+    """
+    name = plan.jail.name
+    network = plan.jail.settings.network
+    shared = "inherit" in (*network.ip4, *network.ip6)
+    return session.run(
+        session.Session(
+            name,
+            f"{site.root}/manage/{name}",
+            lambda: _attach_world(site, plan, network=shared),
+            command,
+            environment=_ENVIRONMENT,
+        )
+    )
+
+
+def _attach_world(site: Site, plan: JailPlan, *, network: bool) -> None:
+    """In the session's own mount namespace: mount the world, devices, and a /run of the session's own."""
+    if not network:
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+    live = Live(table.read())
+    with open_root(site.root) as root, Mounter(root, mounting_linux.submounts(site.root, live)) as mounter:
+        mounter.attach(list(plan.tables.manage))
+        with open_root(f"{site.root}/manage/{plan.jail.name}") as view:
+            if view.lstat("run") is not None:
+                _cover(view, "run", _RUN)
+            _terminals(view)
+
+
 def run_base(site: Site, root: Dir, command: tuple[str, ...], environment: dict[str, str]) -> int:
     """Run a session in mroot with the skeletons as its s and t; no jail can be seen in it."""
     return session.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from layout.actions.context import Context
@@ -11,7 +12,9 @@ from layout.core.errors import LayoutError
 from layout.core.model import JailPlan
 from layout.core.redirect import gateways, own_addresses, own_words, routes
 from layout.core.running import RunRecord
-from layout.host.linux import nft, ports, veth
+from layout.host import records
+from layout.host.beneath import Dir
+from layout.host.linux import addresses, nft, ports, veth
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,38 @@ def connect(plan: JailPlan, wanted: Connection, pid: int) -> None:
             raise LayoutError(f"table {wanted.table}, chain {chain}", found, expected)
     if wanted.link is not None:
         veth.connect(wanted.link, pid)
+
+
+def drift(context: Context, root: Dir, plan: JailPlan) -> Iterator[tuple[str, str, str, str]]:
+    """Yield code, path, what is found and expected where the network of a running jail is not as planned.
+
+    Raises LayoutError.
+    """
+    name, network = plan.jail.name, plan.jail.settings.network
+    with root.open(".layout") as state:
+        record = records.read(state, f"run/{name}.toml", RunRecord)
+    if record is None:
+        return
+    link = nftables.link_name(context.site, name)
+    if network.gateway:
+        for address in network.gateway:
+            holder = veth.holder(address)
+            if holder != link:
+                yield "S2-address", f"{link}: {address}", holder or "nobody with this address", link
+    else:
+        for one in addresses.missing(network.interface, own_words(network)):
+            yield "S2-address", one, "no such address", "an address of the jail"
+    if network.apply != bool(record.table):
+        found = f"rules {'applied' if record.table else 'not applied'}"
+        yield "S2-rules", name, found, f"network.apply = {str(network.apply).lower()}"
+    if record.table:
+        path = f"table {record.table}"
+        listed = nft.listed(record.table)
+        if listed is None:
+            yield "S2-rules", path, "no such table", "the rules that were applied"
+            return
+        for chain, found, expected in nftables.differences(plan.jail, link, listed):
+            yield "S2-rules", f"{path}, chain {chain}", found, expected
 
 
 def take_away(record: RunRecord) -> None:

@@ -13,7 +13,7 @@ from typing import assert_never
 import msgspec
 
 from layout.core.errors import LayoutError
-from layout.core.model import BaseTree, Copy, Directory, Entry, File, Identity, Symlink
+from layout.core.model import BaseTree, Copy, Directory, Entry, File, Identity, Symlink, World
 from layout.host.beneath import Dir
 from layout.host.beneath.directory import kind_of
 
@@ -141,7 +141,7 @@ class Observer:
                 # What the administrator makes of his files, links included, is his; but not a directory.
                 if kind not in {stat.S_IFREG, stat.S_IFLNK}:
                     return _conflict(entry, found, "a file")
-            case Copy() | BaseTree():
+            case Copy() | BaseTree() | World():
                 if kind != stat.S_IFDIR:
                     return _conflict(entry, found, "a directory")
             case _:

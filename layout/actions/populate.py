@@ -53,7 +53,7 @@ _TREES = ("j", "s", "t", "skel", "manage", ".layout")
 
 
 @dataclass(slots=True)
-class _Filled:
+class Filled:
     """What came out of a source: its record, the hashes of its files, file flags yet to be set."""
 
     record: BaseRecord
@@ -158,9 +158,9 @@ def populate(root: Dir, state: Dir, source: str, platform: Platform, kind: str, 
             root.make_dir(f"{parent}/{_NEW}{name}", 0o755)
         with root.open(f"j/{_NEW}mroot") as base, root.open("skel") as halves:
             if kind == "installer":
-                filled = _fill_from_installer(root, base, state, source, platform, tell)
+                filled = fill_from_installer(root, base, state, source, platform, tell)
             else:
-                filled = _fill(base, state, source, platform, kind, tell)
+                filled = fill(base, state, source, platform, kind, tell)
             # Whoever owned the top of the source: in the jail it is /.
             os.fchown(base.fd, 0, 0)
             os.fchmod(base.fd, 0o755)
@@ -248,7 +248,8 @@ def clear_staging(root: Dir, state: Dir) -> int:
     return count + installed.clear(state)
 
 
-def _fill(base: Dir, state: Dir, source: str, platform: Platform, kind: str, tell: Tell) -> _Filled:
+def fill(base: Dir, state: Dir, source: str, platform: Platform, kind: str, tell: Tell) -> Filled:
+    """Fill an empty directory from a source that is no installer. Raises LayoutError, OSError."""
     match kind:
         case "archive":
             return _fill_from_archive(base, state, source, platform, tell)
@@ -261,15 +262,22 @@ def _fill(base: Dir, state: Dir, source: str, platform: Platform, kind: str, tel
             return _fill_from_items(base, items, Counter(), source, platform, tell, len(items))
 
 
-def _fill_from_installer(
-    root: Dir, base: Dir, state: Dir, source: str, platform: Platform, tell: Tell
-) -> _Filled:
+def fill_from_installer(
+    root: Dir,
+    base: Dir,
+    state: Dir,
+    source: str,
+    platform: Platform,
+    tell: Tell,
+    place: str = installed.PLACE,
+) -> Filled:
+    """Let a program of the host fill an empty directory, `place` below ROOT. Raises LayoutError."""
     tell(f"installing {source}", 0, 0)
-    made = installed.installer(source, platform, running_platform(), root.path)
+    made = installed.installer(source, platform, running_platform(), root.path, place)
     found = installed.install(made, base, state)
     setuid = tuple(SetuidRecord(path, f"{mode:04o}", uid, gid) for path, mode, uid, gid in found.setuid)
     record = BaseRecord(source, platform, records.now(), found.entries, found.bytes, setuid=setuid)
-    return _Filled(record, {}, found.flags)
+    return Filled(record, {}, found.flags)
 
 
 def _fill_from_items(
@@ -280,13 +288,13 @@ def _fill_from_items(
     platform: Platform,
     tell: Tell,
     total: int = 0,
-) -> _Filled:
+) -> Filled:
     known: dict[str, tuple[int, str]] = {}
 
     def counted() -> Iterator[Item]:
         for index, item in enumerate(items):
             if index % 64 == 0:
-                tell(f"populating mroot from {source}", index, total)
+                tell(f"copying {source}", index, total)
             yield item
 
     written = write_items(
@@ -305,7 +313,7 @@ def _fill_from_items(
         left_out=dict(left_out + written.lost),
         setuid=setuid,
     )
-    return _Filled(record, known, written.flags)
+    return Filled(record, known, written.flags)
 
 
 def host_items(platform: Platform) -> list[Item]:
@@ -335,7 +343,7 @@ def _host_items(items: Iterable[closure.BaseItem]) -> Iterator[Item]:
                 assert_never(item)
 
 
-def _fill_from_archive(base: Dir, state: Dir, source: str, platform: Platform, tell: Tell) -> _Filled:
+def _fill_from_archive(base: Dir, state: Dir, source: str, platform: Platform, tell: Tell) -> Filled:
     from layout.host import unpack
 
     archive = hostfiles.open_regular(source)
@@ -378,7 +386,7 @@ def _fill_from_archive(base: Dir, state: Dir, source: str, platform: Platform, t
         sha256=checked.sha256,
         notes=checked.notes,
     )
-    return _Filled(record, known, flags)
+    return Filled(record, known, flags)
 
 
 def _complete(record: BaseRecord, done: Split, lost_flags: int) -> BaseRecord:

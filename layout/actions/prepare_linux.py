@@ -24,6 +24,9 @@ from layout.host.site import in_user_namespace
 ENGINES: dict[str, ModuleType] = {"bwrap": bwrap, "nspawn": nspawn}
 """In the order in which 'auto' takes them: with bwrap, nothing that can be written can be executed."""
 
+ENGINES_OF_WORLDS = ("nspawn", "bwrap")
+"""The order for a full jail: with bwrap, its setuid programs, such as su(1), have no effect."""
+
 SETPRIV = "usr/bin/setpriv"
 """What changes the user of a service that does not do it itself, relative to the tree with its programs."""
 _UNKNOWN: tuple[str | None, ...] = (None,)
@@ -55,6 +58,11 @@ class Own:
     def shared(cls, name: str) -> Own:
         """Return those of a jail with a shared root."""
         return cls(name, f"s/{name}/etc", "j/mroot")
+
+    @classmethod
+    def world(cls, name: str) -> Own:
+        """Return those of a full jail, whose root can change them: for what that jail alone has."""
+        return cls(name, f"t/{name}/etc", f"t/{name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +119,9 @@ def decide(
     context: Context, root: Dir, plan: JailPlan, engine: str | None, own: Own | None = None
 ) -> Decided:
     """Decide how a jail is started. Raises LayoutError, UsageError: nothing has been done then."""
-    own = own or Own.shared(plan.jail.name)
     jail, service = plan.jail, plan.jail.settings.service
+    is_world = jail.kind is Kind.FULL
+    own = own or (Own.world(jail.name) if is_world else Own.shared(jail.name))
     if not service.command:
         hint = "set linux.service.command in a profile of your own: layout profile show default"
         raise UsageError(f"profile {jail.profile}", "no service.command", "the daemon of the jail", hint)
@@ -123,7 +132,7 @@ def decide(
         from layout.actions.kinds import osless_linux
 
         return osless_linux.decide(plan, engine)
-    chosen, program = _engine(engine or service.engine)
+    chosen, program = _engine(engine or service.engine, ENGINES_OF_WORLDS if is_world else tuple(ENGINES))
     refuse_taken_ports(jail.name, service, jail.settings.network)
     command, capabilities = _as_user(root, own, service)
     shift, notes = user_namespace(context, plan, capabilities)
@@ -138,15 +147,17 @@ def decide(
         network=not (network.ip4 == ("disable",) and network.ip6 == ("disable",)),
         directories=directories(root, own.etc, service),
         shift=shift,
+        setuid=is_world,
     )
     notes += ENGINES[chosen].NOTES
     grade: Literal["full", "weak"] = "weak" if notes else "full"
     return Decided(chosen, program, spec, grade, notes, bool(network.gateway))
 
 
-def _engine(wanted: str) -> tuple[str, str]:
+def _engine(wanted: str, order: tuple[str, ...]) -> tuple[str, str]:
     """Return the engine and its program. Raises LayoutError that names the package that has it."""
-    for name, module in ENGINES.items():
+    for name in order:
+        module = ENGINES[name]
         if wanted == name:
             return name, run.require(module.PROGRAM, module.PACKAGE)
         path = run.which(module.PROGRAM)

@@ -13,7 +13,7 @@ from layout.actions import mounting, mounting_linux, network_linux, prepare_linu
 from layout.actions.context import Context
 from layout.core.compare import Live
 from layout.core.errors import LayoutError, UsageError
-from layout.core.model import JailPlan, Mount
+from layout.core.model import JailPlan, Kind, Mount
 from layout.core.running import ProcessId, Running, RunRecord
 from layout.core.units import unit_name
 from layout.host import locks, records
@@ -170,7 +170,9 @@ def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
     if daemon is None:
         return []
     service = plan.jail.settings.service
-    return list(standing.drift(daemon, plan.tables.jail, service.capabilities))
+    return list(
+        standing.drift(daemon, plan.tables.jail, service.capabilities, setuid=plan.jail.kind is Kind.FULL)
+    )
 
 
 def leftovers(context: Context, plan: JailPlan) -> bool:

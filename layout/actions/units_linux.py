@@ -25,18 +25,23 @@ def nspawn(context: Context, plan: JailPlan) -> str:
     return units.render_nspawn(plan, host, user_namespace=bool(shift))
 
 
+def command(context: Context) -> tuple[str, ...]:
+    """Return the command `layout` with its global options, the program by its absolute path."""
+    program = run.which("layout")
+    layout = (program,) if program is not None else (sys.executable, "-m", "layout")
+    return (*layout, "--root", context.site.root)
+
+
 def _host(context: Context, plan: JailPlan) -> units.Host:
     service = plan.jail.settings.service
     if not service.command:
         raise UsageError(f"profile {plan.jail.profile}", "no service.command", "the daemon of the jail")
-    program = run.which("layout")
-    layout = (program,) if program is not None else (sys.executable, "-m", "layout")
     with context.open() as root:
         account = prepare_linux.account(root, plan.jail.name, service) if service.user else None
         directories = prepare_linux.directories(root, prepare_linux.Own.shared(plan.jail.name).etc, service)
     return units.Host(
         root=context.site.root,
-        layout=(*layout, "--root", context.site.root),
+        layout=command(context),
         account=account,
         directories=directories,
         capabilities=tuple(CAPABILITIES),

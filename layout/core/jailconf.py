@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from layout.core import fstab
+from layout.core import fstab, packetfilter
 from layout.core.errors import LayoutError, UsageError
 from layout.core.hostblock import digest
 from layout.core.kinds import osless
@@ -129,11 +129,13 @@ def parameters(plan: JailPlan, site: Site) -> list[tuple[str, Value]]:
         always = plan.tables.manage if jail.manage is Manage.BOOT else ()
         tables = [table, f"{site.etc}/fstab.d/{jail.name}.manage.fstab"] if always else [table]
         # What is mounted still, by layout or for a jail that died, would make mount.fstab fail (EDEADLK).
-        found.append(("exec.prepare", release(root, tables)))
+        found.append(("exec.prepare", [*_interface(plan), release(root, tables)]))
         if always:
             # mount.fstab takes several files in newer releases only.
             found.append(("mount", [fstab.render_line(mount, Platform.FREEBSD) for mount in always]))
         found.append(("mount.fstab", table))
+    elif made := _interface(plan):
+        found.append(("exec.prepare", made))
     if jail.kind is Kind.OSLESS:
         found += [("mount.devfs", False), ("mount.fdescfs", False)]
     else:
@@ -161,9 +163,31 @@ def parameters(plan: JailPlan, site: Site) -> list[tuple[str, Value]]:
     else:
         found.append(("exec.clean", True))
         found += commands(jail.name, jail.settings.service)
+    found += _rules(plan, site)
     found.append(("exec.consolelog", console_log(site, jail.name)))
     found.append(("stop.timeout", jail.settings.service.stop_timeout))
     return found
+
+
+def _interface(plan: JailPlan) -> list[str]:
+    """Return the command that makes the loopback interface of a jail's own, before its addresses go there."""
+    name = plan.jail.settings.network.interface
+    return [f"ifconfig {name} >/dev/null 2>&1 || ifconfig {name} create"] if _is_cloned(name) else []
+
+
+def _is_cloned(name: str) -> bool:
+    """lo0 is there always; lo1 and so on are when somebody makes them (cloned_interfaces of rc.conf(5))."""
+    return re.fullmatch(r"lo[1-9][0-9]*", name) is not None
+
+
+def _rules(plan: JailPlan, site: Site) -> Iterator[tuple[str, Value]]:
+    """Return the commands that give pf(4) the jail's redirects and take them away, where it asks for that."""
+    if not plan.jail.settings.network.apply:
+        return
+    anchor = packetfilter.anchor(plan.jail.name)
+    file = shlex.quote(packetfilter.path(site, plan.jail.name))
+    yield "exec.prestart", f"pfctl -q -a {anchor} -f {file}"
+    yield "exec.poststop", f"pfctl -q -a {anchor} -F all"
 
 
 def release(root: str, tables: Sequence[str]) -> str:
@@ -314,6 +338,7 @@ def variables(plans: Sequence[JailPlan]) -> tuple[str, ...]:
         "jail_reverse_stop",
         "jail_conf",
         "extra_netfs_types",
+        "cloned_interfaces",
         *(f"{name}_enable" for name in ours),
     )
 
@@ -328,6 +353,11 @@ def assignments(plans: Sequence[JailPlan], current: Mapping[str, str]) -> dict[s
     wanted = {}
     if any(plan.jail.boot is not Boot.NONE for plan in plans):
         wanted["jail_enable"] = "YES"
+    cloned = current.get("cloned_interfaces", "").split()
+    more = [plan.jail.settings.network.interface for plan in plans if plan.jail.boot is not Boot.NONE]
+    lacking = [name for name in dict.fromkeys(more) if _is_cloned(name) and name not in cloned]
+    if lacking:
+        wanted["cloned_interfaces"] = " ".join((*cloned, *lacking))
     if names != listed:
         wanted["jail_list"] = " ".join(names)
     if any(plan.jail.settings.jail.depend for plan in plans if plan.jail.name in names):

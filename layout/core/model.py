@@ -96,6 +96,8 @@ class Jail(msgspec.Struct, frozen=True):
     suid: bool = False
     exec: bool = False
     state: tuple[State, ...] = ()
+    source: str = ""
+    """Kind full: what its world is made from."""
     settings: Settings = Settings()
     """What its profile says for its platform."""
 
@@ -150,7 +152,15 @@ class BaseTree(msgspec.Struct, frozen=True):
     reason: str
 
 
-Entry = Directory | Symlink | File | Identity | Copy | BaseTree
+class World(msgspec.Struct, frozen=True):
+    """A complete system of a jail's own: unpacked once from its source, then the jail's."""
+
+    path: Below
+    jail: Jail
+    reason: str
+
+
+Entry = Directory | Symlink | File | Identity | Copy | BaseTree | World
 
 
 class Mount(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from layout.core import freebsd_files, jailconf, kinds
+from layout.core import freebsd_files, jailconf, kinds, packetfilter
 from layout.core.kinds import thin
 from layout.core.kinds.osless import plan_osless
 from layout.core.model import (
@@ -109,11 +109,15 @@ def plan_jail(jail: Jail, site: Site, template: Template) -> JailPlan:
     match jail.kind:
         case Kind.SHARED:
             return _plan_shared(jail, site, template)
+        case Kind.FULL:
+            from layout.core.kinds.full import plan_full
+
+            return plan_full(jail, site, template)
         case Kind.THIN:
             return thin.plan_thin(jail)
         case Kind.OSLESS:
             return plan_osless(jail, site, template)
-        case Kind.FULL | Kind.SERVICE:
+        case Kind.SERVICE:
             raise kinds.unknown(jail.kind)
         case _:
             assert_never(jail.kind)
@@ -186,7 +190,11 @@ def host_files(plan: JailPlan, site: Site) -> tuple[HostFile, ...]:
     if jail.platform is not Platform.FREEBSD:
         return tables
     text = jailconf.render(plan, site)
-    return (*tables, HostFile(jailconf.path(site, jail.name), text, 0o644, "how it runs"))
+    files = [*tables, HostFile(jailconf.path(site, jail.name), text, 0o644, "how it runs")]
+    if jail.settings.redirect or jail.settings.network.nat:
+        anchor = packetfilter.render_pf(plan, site)
+        files.append(HostFile(packetfilter.path(site, jail.name), anchor, 0o644, "its redirects and NAT"))
+    return tuple(files)
 
 
 def plan(

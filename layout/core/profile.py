@@ -11,6 +11,7 @@ import msgspec
 from layout.core.errors import UsageError
 from layout.core.kinds import check_kind
 from layout.core.model import Boot, Jail, Kind, Manage, Platform, Preset, State
+from layout.core.redirect import check_outside
 from layout.core.service import Settings, check_settings
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -109,6 +110,8 @@ def check(profile: Profile, name: str) -> Profile:
     for platform in Platform:
         settings = _of(profile, platform)
         check_settings(settings, f"{name}: {platform}")
+        if platform is Platform.FREEBSD:
+            check_outside(settings, f"{name}: {platform}")
         check_kind(profile.kind, settings, platform, f"{name}: {platform}")
     return profile
 
@@ -125,8 +128,9 @@ def decide(
     preset: Preset,
     manage: Manage,
     boot: Boot = Boot.JAIL,
+    source: str = "",
 ) -> Jail:
-    """Return the jail that these settings make."""
+    """Return the jail that these settings make; `source` is what the world of a full jail is made from."""
     settings = _of(profile, platform)
     return Jail(
         name,
@@ -136,6 +140,7 @@ def decide(
         platform,
         boot=boot,
         kind=profile.kind,
+        source=source if profile.kind is Kind.FULL else "",
         suid=profile.suid,
         exec=profile.exec,
         state=tuple(State(d.path, int(d.mode, 8), d.owner, d.group or d.owner) for d in settings.state),

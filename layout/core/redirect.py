@@ -115,6 +115,13 @@ def check_redirects(settings: Settings, where: str) -> None:
     routes(settings)
 
 
+def check_outside(settings: Settings, where: str) -> None:
+    """On FreeBSD each rule of pf(4) and ipnat(5) names an interface. Raises UsageError."""
+    if (settings.redirect or settings.network.nat) and not settings.network.external:
+        hint = "external = 'em0', for example"
+        raise UsageError(f"{where}.network.external", "nothing", "the host's interface to the outside", hint)
+
+
 def _check_address(text: str, where: str) -> None:
     try:
         found = ipaddress.ip_address(text)

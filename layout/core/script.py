@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from layout.core import shell_base, shell_freebsd, shell_mounts, shell_steps
-from layout.core.model import BaseTree, Copy, Directory, Entry, File, Identity, Platform, Symlink
+from layout.core.errors import UsageError
+from layout.core.model import BaseTree, Copy, Directory, Entry, File, Identity, Platform, Symlink, World
 from layout.core.script_base import populate, split_functions
 from layout.core.script_mounts import attach, in_mountinfo
 from layout.core.shell import called, comment, fed, indented, library, quote
@@ -171,6 +172,8 @@ def _step(work: Work, part: Part, entry: Entry, *, mode_only: bool) -> str:
             return why + _copy(entry, part.entries)
         case Directory() | Symlink() | File() | Identity():
             return why + _small(entry, entry.path)
+        case World():
+            raise UsageError(entry.path, "a world of its own", "a shared root", "run layout init instead")
         case _:
             assert_never(entry)
 
@@ -203,7 +206,7 @@ def _copy(entry: Copy, every: Sequence[Entry]) -> str:
     out.append(f"copy_tree {quote(entry.origin)} {quote(staged)}\n")
     prefix = entry.path + "/"
     for other in every:
-        if other.path.startswith(prefix) and not isinstance(other, Copy | BaseTree):
+        if other.path.startswith(prefix) and not isinstance(other, Copy | BaseTree | World):
             out.append(comment(other.reason) + _small(other, f"{staged}/{other.path[len(prefix) :]}"))
     out.append(f"give_name {quote(staged)} {quote(entry.path)}\n")
     return f"if wanting {quote(entry.path)}; then\n{indented(out)}fi\n"

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from layout.core.errors import UsageError
+from layout.core.full import Full, check_full
 from layout.core.osless import Osless
 from layout.core.redirect import Redirect, check_redirects
 from layout.core.thin import Thin, check_thin
@@ -185,6 +186,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Kind service: what it keeps of the host."""
     osless: Osless = Osless()
     """kind = "osless": its one program."""
+    full: Full = Full()
+    """What the world of a full jail is made from."""
 
 
 _OWN = ("etc", "root", "usr/local", "usr/X11R6", "var")
@@ -221,6 +224,7 @@ def check_settings(settings: Settings, where: str) -> None:
     for mount in settings.mounts:
         _check_mount(mount, f"{where}.mounts")
     check_thin(settings.thin, f"{where}.thin")
+    check_full(settings.full, f"{where}.full")
 
 
 def address_of(text: str) -> tuple[str, int]:

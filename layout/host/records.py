@@ -40,6 +40,8 @@ class JailRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     boot: Boot = Boot.JAIL
     kind: Kind = Kind.SHARED
     """Never changes: another design is another jail."""
+    source: str = ""
+    """Kind full: what its world was made from."""
     state: Literal["ready", "destroying"] = "ready"
     """'destroying' while its trees go: such a jail is only there to be destroyed."""
     example: str = ""

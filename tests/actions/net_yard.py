@@ -19,6 +19,7 @@ import socket, sys
 try:
     with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=float(sys.argv[3])) as s:
         s.sendall(sys.argv[4].encode())
+        s.shutdown(socket.SHUT_WR)
         text = b""
         while piece := s.recv(4096):
             text += piece

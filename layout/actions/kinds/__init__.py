@@ -14,6 +14,10 @@ def design_of(kind: Kind) -> Design:
     match kind:
         case Kind.SHARED:
             return Design()
+        case Kind.FULL:
+            from layout.actions.kinds.full import FullDesign
+
+            return FullDesign()
         case Kind.THIN:
             from layout.actions.kinds.thin import Thin
 
@@ -22,7 +26,7 @@ def design_of(kind: Kind) -> Design:
             from layout.actions.kinds.osless import Osless
 
             return Osless()
-        case Kind.FULL | Kind.SERVICE:
+        case Kind.SERVICE:
             raise unknown(kind)
         case _:
             assert_never(kind)

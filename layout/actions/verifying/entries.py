@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from layout.actions.observe import Is
 from layout.actions.verifying.scene import JailScene, Looked, Scene, unseen
 from layout.core.findings import Finding, error
-from layout.core.model import Copy, File, Identity
+from layout.core.model import Copy, File, Identity, World
 
 _INIT = "layout init NAME"
 
@@ -22,7 +22,7 @@ def _of(scene: Scene | JailScene, state: Is) -> Iterator[tuple[Looked, str, str,
 
 def _is_the_jails(one: Looked) -> bool:
     """Say whether an entry lies below var or tmp, where a jail does what it likes."""
-    return one.entry.path.startswith("t/") and not isinstance(one.entry, Copy)
+    return one.entry.path.startswith("t/") and not isinstance(one.entry, Copy | World)
 
 
 def missing(scene: Scene | JailScene) -> Iterator[Finding]:

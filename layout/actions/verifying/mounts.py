@@ -82,6 +82,8 @@ def devices(scene: JailScene) -> Iterator[Finding]:
 
 def writable_exec(scene: JailScene) -> Iterator[Finding]:
     """S2: what can be written cannot be executed."""
+    if scene.jail.kind is Kind.FULL:
+        return iter(())  # by design, which its own finding says
     opted_out = scene.jail.exec or scene.jail.preset is Preset.CLASSIC
     return iter(
         compare.writable_and_executable(scene.plan.tables.jail, scene.scene.live, opted_out=opted_out)

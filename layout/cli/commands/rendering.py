@@ -26,6 +26,9 @@ class Artefact(StrEnum):
     CONFIG = "layout.toml"
     UNIT = "unit"
     NSPAWN = "nspawn"
+    PF_CONF = "pf.conf"
+    IPNAT = "ipnat"
+    NFT = "nft"
 
 
 @app.command()
@@ -56,6 +59,8 @@ def render(
             _jails(found, kind, names, preset)
         case Artefact.UNIT | Artefact.NSPAWN | Artefact.RC_D:
             _one_jail(found, kind, names or [], platform)
+        case Artefact.PF_CONF | Artefact.IPNAT | Artefact.NFT:
+            _rules(found, kind, names, preset)
         case _:
             assert_never(kind)
 
@@ -101,6 +106,31 @@ def _jails(
         text = jailconf.rc_conf(plans)
     else:
         text = "".join(jailconf.render(plan, context.site) for plan in plans)
+    _print(found, text)
+
+
+def _rules(
+    found: Globals,
+    kind: Literal[Artefact.PF_CONF, Artefact.IPNAT, Artefact.NFT],
+    names: list[str] | None,
+    preset: Preset | None,
+) -> None:
+    """Print the redirects and NAT of jails, whatever their kind."""
+    from layout.core import nftables, packetfilter
+
+    platform = Platform.LINUX if kind is Artefact.NFT else Platform.FREEBSD
+    context = found.context(platform)
+    plans = context.described(names or [], Choice(preset=preset))
+    if any(plan.jail.platform is not platform for plan in plans):
+        plans = context.described(names or [], Choice(platform=platform, preset=preset))
+    text = ""
+    for plan in plans:
+        if kind is Artefact.NFT:
+            text += nftables.render(plan.jail, nftables.link_name(context.site, plan.jail.name))
+        elif kind is Artefact.PF_CONF:
+            text += packetfilter.render_pf(plan, context.site)
+        else:
+            text += packetfilter.render_ipnat(plan)
     _print(found, text)
 
 

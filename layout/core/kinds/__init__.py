@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from layout.core.errors import UsageError
+from layout.core.full import Full
 from layout.core.kinds import thin
 from layout.core.model import Jail, Kind, Mount, Platform, Tables
 from layout.core.osless import check_osless
@@ -22,6 +23,8 @@ def check_kind(kind: Kind, settings: Settings, platform: Platform, where: str) -
             f"{where}.mounts", f"mounts for kind {kind}", f"one of: {', '.join(sorted(_MOUNTS))}"
         )
     check_osless(settings, where, wanted=kind is Kind.OSLESS, linux=platform is Platform.LINUX)
+    if kind is not Kind.FULL and settings.full != Full():
+        raise UsageError(f"{where}.full", f"a world for kind {kind}", "kind 'full'")
     if kind is not Kind.THIN and settings.thin != Thin():
         raise UsageError(f"{where}.thin", f"a thin root for kind {kind}", "kind 'thin'")
     if kind is Kind.SERVICE:

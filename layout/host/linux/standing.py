@@ -12,11 +12,13 @@ from layout.host.linux import process, procs, table
 _CHECKED = ("ro", "nosuid", "nodev", "noexec")
 
 
-def drift(pid: int, mounts: Iterable[Mount], capabilities: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+def drift(
+    pid: int, mounts: Iterable[Mount], capabilities: Iterable[str], *, setuid: bool = False
+) -> Iterator[tuple[str, str, str]]:
     """Yield path, what is found and what is expected where the service of a jail has more than it should.
 
     `mounts` are the jail's planned ones, the first its root; `capabilities` what it may keep. A process that
-    has ended meanwhile has nothing.
+    has ended meanwhile has nothing. `setuid`: setuid programs may work in it.
     """
     status = procs.status(pid)
     if not status:
@@ -27,7 +29,7 @@ def drift(pid: int, mounts: Iterable[Mount], capabilities: Iterable[str]) -> Ite
         if more:
             names = ", ".join(name.lower() for name, bit in process.CAPABILITIES.items() if more >> bit & 1)
             yield f"process {pid}", f"{key} with {names}", "the capabilities of the profile"
-    if status.get("NoNewPrivs") != "1":
+    if status.get("NoNewPrivs") != "1" and not setuid:
         yield f"process {pid}", "no no_new_privs", "no_new_privs"
     try:
         found = mountinfo.parse(table.read_bytes(f"/proc/{pid}/mountinfo"))

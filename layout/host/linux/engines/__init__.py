@@ -25,3 +25,5 @@ class Spec:
     directories: tuple[RunDirectory, ...]
     shift: int
     """First number of the user namespace on the host; 0 when root of the jail is root of the host."""
+    setuid: bool = False
+    """Setuid programs of the jail work, if the engine can have that: it is a world of its own."""

@@ -1,0 +1,247 @@
+"""The full jail: its world is checked and made like an entry, and from then on looked at from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, assert_never
+
+from layout.actions.kinds.design import Design, Tell
+from layout.core import packetfilter
+from layout.core.compare import Live, is_below, views
+from layout.core.errors import LayoutError, UsageError
+from layout.core.findings import Finding, error, warning
+from layout.core.kinds.full import listens_everywhere, render_unit
+from layout.core.model import Platform
+from layout.core.redirect import own_addresses
+from layout.host import hostfiles, locks, table
+from layout.host.site import running_platform
+
+if TYPE_CHECKING:
+    from layout.actions.context import Context
+    from layout.actions.manage import Managed
+    from layout.core.model import JailPlan
+    from layout.core.running import Running
+    from layout.host.beneath import Dir
+    from layout.host.records import JailRecord
+
+_SSHD = "/etc/ssh/sshd_config"
+_SSH = 22
+
+
+class FullDesign(Design):
+    """A complete world of its own."""
+
+    # -- trees ------------------------------------------------------------------------------------
+
+    def check(self, context: Context, plan: JailPlan) -> None:
+        """Make sure that a world that is still to be made can be."""
+        from layout.actions.kinds.world import check_source
+
+        root = context.site.root
+        try:
+            with context.open() as top:
+                if top.lstat(f"t/{plan.jail.name}") is not None:
+                    return
+        except (LayoutError, FileNotFoundError):  # no ROOT yet, or nothing in it
+            pass
+        check_source(plan.jail, root)
+
+    def findings(self, context: Context, root: Dir, plan: JailPlan, *, quick: bool) -> Iterable[Finding]:
+        """What this design gives up, and what it keeps: one view of the world, addresses, redirects."""
+        yield _given_up(context, plan)
+        if plan.jail.platform is not running_platform():
+            return
+        yield from _elsewhere(context, plan)
+        yield from _host_sshd(plan)
+        running = self.running(context, plan)
+        if running is not None:
+            match plan.jail.platform:
+                case Platform.LINUX:
+                    yield from _network_of_linux(context, root, plan)
+                case Platform.FREEBSD:
+                    yield from _network_of_freebsd(context, plan)
+                case _:
+                    assert_never(plan.jail.platform)
+
+    def forget(self, context: Context, root: Dir, state: Dir, record: JailRecord) -> int:
+        """Take the rules of a jail of FreeBSD out of pf."""
+        return int(_flush(record.platform, record.name))
+
+    def artefacts(self, context: Context, plan: JailPlan) -> dict[str, Callable[[], str]]:
+        """On Linux a unit that starts the jail as `layout start` does, network and rules included."""
+        if plan.jail.platform is not Platform.LINUX:
+            return {}
+        from layout.actions.units_linux import command
+
+        return {"unit": lambda: render_unit(plan.jail, command(context))}
+
+    # -- sessions -----------------------------------------------------------------------------------
+
+    def manage(
+        self,
+        context: Context,
+        plan: JailPlan,
+        command: tuple[str, ...],
+        *,
+        sealed: bool = False,
+        base_ro: bool = False,
+        chroot: bool = False,
+        to_stderr: bool = False,
+    ) -> Managed:
+        """A confined session in the world while it is stopped: what runs there is the world's own."""
+        from layout.actions import mounting, running
+        from layout.actions.manage import Managed, stdout_to_stderr
+
+        name = plan.jail.name
+        mounting.require_platform(context.site)
+        for option, given in (("--sealed", sealed), ("--base-ro", base_ro)):
+            if given:
+                raise UsageError(option, f"{name}, kind full", "a jail with a shared root", "leave it out")
+        if chroot and plan.jail.platform is not Platform.FREEBSD:
+            hint = "a session on Linux is always confined: leave it out"
+            raise UsageError("--chroot", str(plan.jail.platform), "FreeBSD", hint)
+        notes: list[str] = []
+        with (
+            context.open() as root,
+            root.open(".layout") as state,
+            locks.held(state, f"manage-{name}.lock", f"to be the only manage session of {name}"),
+        ):
+            found = running.running(context, plan)
+            if found is not None:
+                hint = f"layout exec {name}, or layout stop {name} first"
+                raise LayoutError(name, "running", "a stopped jail for a session in its world", hint)
+            with stdout_to_stderr() if to_stderr else contextlib.nullcontext():
+                match plan.jail.platform:
+                    case Platform.LINUX:
+                        from layout.actions import manage_linux
+
+                        status = manage_linux.run_world(context.site, plan, command)
+                    case Platform.FREEBSD:
+                        from layout.actions import manage_freebsd
+
+                        status = manage_freebsd.run_world(
+                            context.site, state, plan, command, chroot=chroot, notes=notes
+                        )
+                    case _:
+                        assert_never(plan.jail.platform)
+        return Managed(status, [], notes)
+
+    # -- the service --------------------------------------------------------------------------------
+
+    def start(self, context: Context, plan: JailPlan, tell: Tell, engine: str | None) -> Running:
+        """Start it, and say what of the host is in the way."""
+        for finding in _host_sshd(plan):
+            tell(f"{finding.path}: {finding.found}; {finding.hint}")
+        return super().start(context, plan, tell, engine)
+
+    def leftovers(self, context: Context, plan: JailPlan) -> bool:
+        """Take away what a crash left of a service; say whether there was something."""
+        if plan.jail.platform is Platform.FREEBSD and self.running(context, plan) is None:
+            return _flush(plan.jail.platform, plan.jail.name)
+        return super().leftovers(context, plan)
+
+
+def _given_up(context: Context, plan: JailPlan) -> Finding:
+    found = "a world that its root can change: all of it is writable, programs and setuid files in it work"
+    hint = "that is what kind full gives up; kind shared keeps it: docs/designs.md"
+    path = f"{context.site.root}/j/{plan.jail.name}"
+    return warning("S2-world", path, found, "a root that cannot be changed", hint)
+
+
+def _elsewhere(context: Context, plan: JailPlan) -> Iterator[Finding]:
+    """The world is to be seen in its place only, and in that of a session."""
+    name, root = plan.jail.name, context.site.root
+    live = Live(table.read())
+    tree = f"{root}/t/{name}"
+    place = live.place(tree)
+    own = (f"{root}/j/{name}", f"{root}/manage/{name}")
+    if place is None:
+        return
+    for mount, path in views({place: tree}, {}, live.mounts):
+        if not any(is_below(mount.target, one) for one in own):
+            hint = f"its root's own work can be reached there: umount {mount.target}"
+            yield error("S1-world", mount.target, f"a view of {path}", "its world mounted once", hint)
+
+
+def _host_sshd(plan: JailPlan) -> Iterator[Finding]:
+    """An sshd of the host on every address answers on the jail's as well, and keeps the jail's from it."""
+    network = plan.jail.settings.network
+    if not own_addresses(network) or network.gateway:
+        return
+    hint = f"ListenAddress of the host's own addresses in {_SSHD}, then restart the host's sshd"
+    expected = "the host's sshd on the host's own addresses only"
+    if running_platform() is Platform.LINUX:
+        from layout.host.linux import ports
+
+        for one in ports.listeners("tcp"):
+            if one.port == _SSH and ipaddress.ip_address(one.address).is_unspecified:
+                owner = ports.owner(one.inode)
+                if owner is None or owner[1] == "sshd":
+                    found = f"the host's sshd listening on {one.address}, every address"
+                    yield warning("S2-sshd", _SSHD, found, expected, hint)
+                    return
+        return
+    text = hostfiles.read_text(_SSHD)
+    if text is not None and listens_everywhere(text):
+        found = "no ListenAddress: the host's sshd listens on every address, the jail's too"
+        yield warning("S2-sshd", _SSHD, found, expected, hint)
+
+
+def _network_of_linux(context: Context, root: Dir, plan: JailPlan) -> Iterator[Finding]:
+    """Link, addresses and applied rules of a running jail are those of its plan."""
+    from layout.actions import network_linux
+
+    for code, path, found, expected in network_linux.drift(context, root, plan):
+        yield error(code, path, found, expected, f"layout restart {plan.jail.name}")
+
+
+def _network_of_freebsd(context: Context, plan: JailPlan) -> Iterator[Finding]:
+    from layout.host.freebsd import jails, pf
+
+    jail, network = plan.jail, plan.jail.settings.network
+    hint = f"layout restart {jail.name}"
+    for key, words in (("ip4.addr", network.ip4), ("ip6.addr", network.ip6)):
+        wanted = {word.partition("/")[0] for word in words if word not in {"inherit", "disable"}}
+        is_ = jails.parameters(jail.name, [key]).get(key, "") if wanted else ""
+        now = {word for word in is_.replace(",", " ").split() if word != "-"}
+        if wanted - now:
+            yield error("S2-address", f"jail {jail.name}", f"{key} {is_ or 'none'}", ", ".join(wanted), hint)
+    if not network.apply:
+        return
+    anchor = packetfilter.anchor(jail.name)
+    planned = packetfilter.rules(plan)
+    found = pf.translations(anchor)
+    if found is None:
+        yield error("S2-rules", f"pf anchor {anchor}", "none", "the rules of its profile", hint)
+        return
+    for rule in planned:
+        if rule not in found:
+            yield error("S2-rules", f"pf anchor {anchor}", "no such rule", rule, hint)
+    for rule in found:
+        if rule not in planned:
+            yield error("S2-rules", f"pf anchor {anchor}", rule, "no rule that is not planned", hint)
+    for kind in ("nat-anchor", "rdr-anchor"):
+        if not pf.attached(kind, "layout/*"):
+            yield error(
+                "S2-rules",
+                "/etc/pf.conf",
+                f'no {kind} "layout/*"',
+                "the points that the rules are attached to",
+                "layout render pf.conf NAME says what belongs there; then service pf reload",
+            )
+
+
+def _flush(platform: Platform, name: str) -> bool:
+    """Take a jail's rules out of pf, if there are any. Raises LayoutError."""
+    if platform is not Platform.FREEBSD or running_platform() is not Platform.FREEBSD:
+        return False
+    from layout.host import run
+    from layout.host.freebsd import pf
+
+    anchor = packetfilter.anchor(name)
+    if run.which("pfctl") is None or not pf.translations(anchor):
+        return False
+    pf.flush(anchor)
+    return True
