@@ -33,11 +33,13 @@ CORE_MAY_IMPORT = frozenset({"layout.core", "layout", "msgspec"})
 """Besides the standard library."""
 
 SIBLINGS = {
+    "layout.host.inside": ("layout.host.forked",),
     "layout.host.beneath": ("layout.host.linux.syscalls",),
     "layout.host.linux": (
         "layout.host.beneath",
         "layout.host.run",
         "layout.host.forked",
+        "layout.host.inside",
         "layout.host.pty_relay",
         "layout.host.standard",
     ),
@@ -45,6 +47,7 @@ SIBLINGS = {
         "layout.host.beneath",
         "layout.host.run",
         "layout.host.forked",
+        "layout.host.inside",
         "layout.host.pty_relay",
         "layout.host.standard",
     ),
@@ -63,6 +66,7 @@ PATH_DOORS = {
     "layout.host.unpack": "a confined child, in an empty directory of its own",
     "layout.host.linux": "mountinfo, /proc, mountpoints and devices of the host",
     "layout.host.freebsd": "mountpoints and devices of the host",
+    "layout.host.inside": "a child confined to a jail's root, where paths are the jail's own",
     "layout.host.hostfiles": "ETC and the host's fstab: written whole, outside ROOT",
     "layout.host.shipped": "the package's own data files",
     "layout.host.privilege": "writes the id maps of a new user namespace below /proc/self",

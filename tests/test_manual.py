@@ -158,7 +158,7 @@ def test_layout_8_has_every_word_that_an_option_or_argument_takes() -> None:
 
 
 def test_layout_8_has_every_group_of_findings() -> None:
-    codes = re.findall(r"^\| `(S\d+-)", (REPOSITORY / "docs" / "findings.md").read_text(), re.MULTILINE)
+    codes = re.findall(r"^\| `([AS]\d+-)", (REPOSITORY / "docs" / "findings.md").read_text(), re.MULTILINE)
     assert codes
     assert {code for code in codes if f".It {code}\n" not in page("layout.8")} == set()
 

@@ -379,7 +379,7 @@ def init(
             "free some, then run init again: it goes on where it stopped",
         ) from None
     if mount:
-        outcome.report = verify(context, found.plan.jails, quick=False, tell=tell)
+        outcome.report = verify(context, found.plan.jails, quick=False, tell=tell, probe=True)
     return outcome
 
 

@@ -48,8 +48,10 @@ def print_report(output: Output, report: Report) -> None:
     for name, jail in report.jails.items():
         _section(output, name, width, jail.findings)
     counts = report.counts
+    tried = f", {plural(counts.probes, 'probe')}" if counts.probes else ""
     output.result(
-        f"{plural(len(report.jails), 'jail')}, {plural(counts.checks, 'check')}: "
+        f"{plural(len(report.jails), 'jail')}, {plural(counts.checks, 'check')}"
+        f"{tried}: "
         f"{plural(counts.errors, 'error')}, {plural(counts.warnings, 'warning')}"
     )
 

@@ -211,7 +211,12 @@ def start(yard: Yard, *words: str, grade: str = "full", notes: tuple[str, ...] =
     """Let a process pass for the engine of jail a."""
     process = AFTER.enter_context(subprocess.Popen(words, start_new_session=True))
     AFTER.callback(process.kill)
-    known = procs.identify(process.pid)
+    pass_for_engine(yard, process.pid, grade, notes)
+
+
+def pass_for_engine(yard: Yard, pid: int, grade: str = "full", notes: tuple[str, ...] = ()) -> None:
+    """Write a record that names a process as the engine of jail a."""
+    known = procs.identify(pid)
     assert known is not None
     with open_root(str(yard.root / ".layout")) as state:
         state.make_dir("run", 0o700)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import probe_sabotage  # noqa: F401 - adds its rows
 import pytest
 from sabotage import AFTER, ROWS, Row, make_capable, write
 from yard import BASE, Yard, make_base, mount, yard_at

@@ -122,8 +122,9 @@ class Yard:
         return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
 
     def verify(self, *words: object) -> list[tuple[str, str, str]]:
-        """Return (jail or "host", code, severity) of every finding."""
-        done = self.run("--json", "verify", *words)
+        """Return (jail or "host", code, severity) of every finding; those of probes with --probe."""
+        choice = () if "--probe" in words else ("--no-probe",)
+        done = self.run("--json", "verify", *choice, *words)
         report = json.loads(done.out)
         sides = {"host": report["host"], **report["jails"]}
         found = [(name, f["code"], f["severity"]) for name, side in sides.items() for f in side["findings"]]

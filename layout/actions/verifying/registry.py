@@ -6,7 +6,7 @@ each of them finds a sabotage which is overlooked without it.
 
 from __future__ import annotations
 
-from layout.actions.verifying import entries, host, mounts, services, trees
+from layout.actions.verifying import entries, host, mounts, probes, services, trees
 from layout.actions.verifying.scene import Check, JailScene, Scene, When
 
 HOST: tuple[Check[Scene], ...] = (
@@ -70,5 +70,14 @@ JAIL: tuple[Check[JailScene], ...] = (
     Check("S7", "capabilities in t", trees.capabilities_in_t, ("S7-capability",), When.FULL),
     Check("S7", "devices in t", trees.devices_in_t, ("S7-device",), When.FULL),
     Check("S8", "t seen", trees.whole_t, (), When.FULL),
+    Check("A1", "nothing else writable", probes.writing, ("A1-writable", "A1-odd"), When.PROBE, here=True),
+    Check("A2", "W^X tried", probes.executing, ("A2-executable", "A2-odd"), When.PROBE, here=True),
+    Check("A3", "nothing changes", probes.changing, ("A3-changed", "A3-odd"), When.PROBE, here=True),
+    Check("A4", "no privilege", probes.privileges, ("A4-allowed", "A4-odd"), When.PROBE, here=True),
+    Check("A5", "setuid tried", probes.setuid, ("A5-setuid", "A5-odd"), When.PROBE, here=True),
+    Check("A6", "no way out", probes.outside, ("A6-outside",), When.PROBE, here=True),
+    Check("A7", "what must work", probes.working, ("A7-denied",), When.PROBE, here=True),
+    Check("A8", "no channel", probes.channels, ("A8-channel", "A8-odd", "A8-unseen"), When.PROBE, here=True),
+    Check("A0", "all was tried", probes.untried, ("A0-unprobed",), When.PROBE, here=True),
 )
 """Checks of one jail."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from functools import cached_property
 from typing import Generic, NamedTuple, TypeVar
 
-from layout.actions import mounting
+from layout.actions import mounting, probing
 from layout.actions.context import Context
 from layout.actions.observe import Is, Observation, Observer
 from layout.actions.running import running
@@ -18,6 +19,7 @@ from layout.core.errors import LayoutError
 from layout.core.findings import Finding, error
 from layout.core.model import Entry, JailPlan, Mount
 from layout.core.plan import needs_base, plan_host, plan_mroot
+from layout.core.probing import inside as probed_path
 from layout.core.running import Running
 from layout.host import locks, records
 from layout.host.beneath import Dir, Seen, walk
@@ -223,6 +225,30 @@ class JailScene:
     def t(self) -> Walked:
         """Every entry of the writable half: hostile."""
         return self.scene.walked(f"t/{self.name}", trusted=False)
+
+    @cached_property
+    def probed(self) -> list[Finding]:
+        """What came of the probes: all attempts are made at once."""
+        self.scene.tell(f"probing {self.name}", 0, 0)
+        context, live = self.scene.context, self.scene.live
+        found, count = probing.probe(context, self.plan, live, self._channels())
+        self.scene.probes += count
+        return found
+
+    def _channels(self) -> list[str]:
+        """Return the FIFOs and sockets that a walk has found in what the jail cannot write to."""
+        if self.scene.quick:
+            return []
+        trees = {f"{self.scene.site.root}/j/mroot": "mroot", f"{self.scene.site.root}/s/{self.name}": "s"}
+        found = []
+        for mount in self.plan.tables.jail:
+            tree = trees.get(mount.source)
+            walked = self.scene.mroot if tree == "mroot" else self.s if tree else None
+            top = probed_path(mount.target, self.plan.tables.jail[0].target).rstrip("/")
+            for below, status in walked.seen.special if walked is not None and walked.seen else ():
+                if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
+                    found.append(f"{top}/{below}")
+        return found
 
 
 def unseen(path: str, problem: OSError | LayoutError) -> Finding:

@@ -133,6 +133,14 @@ def verify(
     ctx: typer.Context,
     names: Names = None,
     quick: Annotated[bool, typer.Option("--quick", help="Mounts, links, modes and records only.")] = False,
+    probe: Annotated[
+        bool | None,
+        typer.Option(
+            "--probe/--no-probe",
+            help="Really try, from within each jail; by default unless --quick.",
+            show_default=False,
+        ),
+    ] = None,
     base: Annotated[
         bool, typer.Option("--base", help="Compare the base's files with their manifest as well.")
     ] = False,
@@ -143,7 +151,8 @@ def verify(
 
     found = globals_of(ctx)
     context = found.context()
-    result = verify_named(context, names or [], quick=quick, tell=found.output.tell)
+    probes = not quick if probe is None else probe
+    result = verify_named(context, names or [], quick=quick, tell=found.output.tell, probe=probes)
     if base:
         from layout.actions.bases import verify_base
 

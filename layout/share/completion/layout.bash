@@ -76,7 +76,7 @@ _layout()
     'restart') options='--engine' ;;
     'start') options='--engine' ;;
     'umount') options='--manage' ;;
-    'verify') options='--quick --base' ;;
+    'verify') options='--quick --probe --base' ;;
     esac
     case ${kind:-"$command $count"} in
     ' '[0-9]*) kind='choice' words='base completion destroy exec fstab init manage mount plan profile recover render restart selftest show start status stop umount update verify' ;;

@@ -171,5 +171,6 @@ complete -c layout -n '__layout_is umount' -l manage -d 'Only the writable halve
 complete -c layout -n '__layout_from 0 umount' -a '(__layout_jails)'
 complete -c layout -n '__layout_at 0 update' -a '(__layout_jails)'
 complete -c layout -n '__layout_is verify' -l quick -d 'Mounts, links, modes and records only'
+complete -c layout -n '__layout_is verify' -l probe -d 'Really try, from within each jail; by default unless --quick'
 complete -c layout -n '__layout_is verify' -l base -d 'Compare the base\'s files with their manifest as well'
 complete -c layout -n '__layout_from 0 verify' -a '(__layout_jails)'

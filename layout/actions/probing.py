@@ -1,0 +1,109 @@
+"""Active probes: from within a jail, really try what must not work and what must."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from layout.core import probing, tinyprogram
+from layout.core.compare import Live
+from layout.core.errors import LayoutError
+from layout.core.findings import Finding, error, named
+from layout.core.model import Platform
+from layout.core.mountinfo import MountPoint
+from layout.core.probing import Attempt, Expected
+from layout.host import inside
+from layout.host.site import running_platform
+
+if TYPE_CHECKING:
+    from layout.actions.context import Context
+    from layout.core.model import JailPlan
+
+
+def probe(
+    context: Context, plan: JailPlan, live: Live, special: Sequence[str] = ()
+) -> tuple[list[Finding], int]:
+    """Probe one jail, running or not; return findings, and how much was tried.
+
+    `special` are FIFOs and sockets that were found in its read-only trees, as the jail names them. A jail
+    that is not mounted, or is of another platform, is not probed: that has a finding of its own.
+    """
+    top = plan.tables.jail[0].target if plan.tables.jail else ""
+    if not top or plan.jail.platform is not running_platform():
+        return [], 0
+    try:
+        found = _attempts(context, plan, live, special)
+    except (OSError, LayoutError) as problem:
+        if isinstance(problem, LayoutError):
+            where, why = f"{top}: {problem.path}", problem.found
+        else:
+            where, why = top, (problem.strerror or str(problem)).lower()
+        hint = "what has not been tried has not been proven: layout verify NAME as root"
+        return [named(error("A0-unprobed", where, why, "to try it", hint), plan.jail.name)], 0
+    if found is None:
+        return [], 0
+    expected, attempts = found
+    return [named(finding, plan.jail.name) for finding in probing.judge(expected, attempts)], len(attempts)
+
+
+def _attempts(
+    context: Context, plan: JailPlan, live: Live, special: Sequence[str]
+) -> tuple[Expected, Sequence[Attempt]] | None:
+    """Try it; None when there is nothing to try it in."""
+    if running_platform() is Platform.LINUX:
+        return _on_linux(context, plan, live, special)
+    return None
+
+
+def _on_linux(
+    context: Context, plan: JailPlan, live: Live, special: Sequence[str]
+) -> tuple[Expected, Sequence[Attempt]] | None:
+    from layout.actions import running_linux
+    from layout.host.linux import probe as host
+
+    name, top = plan.jail.name, plan.tables.jail[0].target
+    lives, pid = running_linux.inside(context, plan)
+    if not lives:
+        if not live.at(top):
+            return None
+        expected = _expect(plan, below(live, top))
+        return expected, host.stopped(_task(expected, special), top, expected.capabilities)
+    if pid is None:
+        raise LayoutError(name, "no process in the jail", "one to follow into it", f"layout restart {name}")
+    expected = _expect(plan, host.mounts_of(pid))
+    attempts = host.running(_task(expected, special), name, pid, expected.capabilities)
+    held, looked = host.held_outside(pid)
+    return expected, [*attempts, *(held or [Attempt("A6", "descriptor", "processes", "/")] * looked)]
+
+
+def below(live: Live, top: str) -> list[MountPoint]:
+    """Return the mounts at and below a jail's root, as the jail names them."""
+    return [
+        point._replace(target=probing.inside(point.target, top))
+        for target in live.below(top)
+        for point in live.at(target)
+    ]
+
+
+def _expect(plan: JailPlan, live: Sequence[MountPoint]) -> Expected:
+    expected = probing.expect(plan, live)
+    assert expected is not None, plan.jail.name
+    return expected
+
+
+def _task(expected: Expected, special: Sequence[str]) -> inside.Task:
+    system = os.uname()
+    return inside.Task(
+        expected.places,
+        expected.writable,
+        expected.readable,
+        expected.programs,
+        [(path, _around(expected, path)) for path in special],
+        tinyprogram.program(system.sysname, system.machine),
+    )
+
+
+def _around(expected: Expected, path: str) -> str:
+    found = [place.path for place in expected.places if path.startswith(f"{place.path.rstrip('/')}/")]
+    return max(found, key=len, default="/")
