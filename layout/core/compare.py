@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 from layout.core.findings import Finding, error, warning
-from layout.core.model import Mount
+from layout.core.model import Jail, Mount, Platform, Preset
 from layout.core.mountinfo import MountPoint
 
 _STRICT = ("ro", "nosuid", "nodev", "noexec", "nosymfollow")
 _OF_FREEBSD = ("nullfs", "devfs")
+_OF_THE_KERNEL = {"cgroup2", "devfs", "devpts", "devtmpfs", "fdescfs", "mqueue", "proc", "procfs", "sysfs"}
+"""File systems that are one and the same, or none, wherever they are mounted: no trees that jails share."""
 _AGAIN = "layout umount NAME, then layout mount NAME"
 
 Place = tuple[str, str]
@@ -200,6 +202,32 @@ def wrong_options(mount: Mount, found: list[MountPoint], live: Live) -> list[Fin
     return findings
 
 
+def lacking(planned: Sequence[Mount], jail: Jail, root: str) -> list[Finding]:
+    """Return a finding for each mount of a shared root whose template leaves out what makes it safe.
+
+    mroot and s have to be ro whatever the preset; classic has chosen to do without the rest.
+    """
+    findings = []
+    for mount in planned:
+        if mount.source in {f"{root}/j/mroot", f"{root}/s/{jail.name}"}:
+            wanted = {"ro"} if jail.suid else {"ro", "nosuid"}
+        elif mount.source == f"{root}/t/{jail.name}":
+            wanted = {"nosuid"}
+        else:
+            continue
+        if jail.platform is Platform.LINUX:
+            wanted |= {"nodev"}
+        if jail.preset is Preset.CLASSIC:
+            wanted &= {"ro"}
+        words = ",".join(word for word in _STRICT if word in wanted and word not in mount.options)
+        if words:
+            hint = "put it back into the template in ETC/fstab.d, then layout init NAME"
+            findings.append(
+                error("S2-template", mount.target, f"a template without {words}", f"with {words}", hint)
+            )
+    return findings
+
+
 def propagated(mount: Mount, found: list[MountPoint], live: Live) -> list[Finding]:
     """Return a finding for a mount that is not private."""
     del live
@@ -293,6 +321,28 @@ def views(
         path = tops.get((mount.dev, mount.root)) or _tree_of(mount, trees)
         if path is not None and mount.target != path:
             found.append((mount, path))
+    return found
+
+
+def shared_writable(tops: Mapping[str, str], mounts: Iterable[MountPoint]) -> list[tuple[MountPoint, str]]:
+    """Return each writable mount of a jail that shows a tree, or part of one, that another can write to.
+
+    `tops` maps the roots of jails to their names; the name of the other comes with the mount.
+    """
+    trees: dict[Place, str] = {}
+    theirs = []
+    for mount in mounts:
+        name = next((tops[path] for path in _ancestors(mount.target) if path in tops), None)
+        if name is not None and "ro" not in mount.options and mount.fstype not in _OF_THE_KERNEL:
+            theirs.append((mount, name))
+            trees.setdefault((mount.dev, mount.root), name)
+    found = []
+    for mount, name in theirs:
+        for inside in _ancestors(mount.root):
+            other = trees.get((mount.dev, inside))
+            if other is not None and other != name:
+                found.append((mount, other))
+                break
     return found
 
 

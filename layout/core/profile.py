@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from layout.core import size
 from layout.core.errors import UsageError
 from layout.core.kinds import check_kind
 from layout.core.model import Boot, Jail, Kind, Manage, Platform, Preset, State
@@ -55,6 +56,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who mounts, when the host starts, the jails whose profile does not say."""
     zfs: str = ""
     """Dataset below which those of OS-less jails are made, such as zroot/jails; empty: plain directories."""
+    min_space: str = "16M"
+    """Free space below which verify reports a file system of ROOT: 512K, 64M, 1G."""
+    min_inodes: int = 500
+    """Free inodes below which it does."""
+    require_quota: bool = False
+    """verify reports a jail whose t has no limit of its own: it could fill the disk of the host."""
 
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `\$\.?(?P<at>.*)`)?")
@@ -114,6 +121,15 @@ def check(profile: Profile, name: str) -> Profile:
             check_outside(settings, f"{name}: {platform}")
         check_kind(profile.kind, settings, platform, f"{name}: {platform}")
     return profile
+
+
+def check_config(config: Config, path: str) -> Config:
+    """Return the configuration if its values make sense. Raises UsageError."""
+    if size.parse(config.min_space) is None:
+        raise UsageError(f"{path}: min_space", repr(config.min_space), "a number of bytes: 512K, 64M, 1G")
+    if config.min_inodes < 0:
+        raise UsageError(f"{path}: min_inodes", str(config.min_inodes), "a number of inodes, or 0")
+    return config
 
 
 def _of(profile: Profile, platform: Platform) -> Settings:

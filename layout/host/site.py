@@ -8,7 +8,7 @@ import sys
 
 from layout.core.errors import LayoutError, UsageError
 from layout.core.model import Platform, Site
-from layout.core.profile import Config, decode
+from layout.core.profile import Config, check_config, decode
 from layout.core.zfs import check_parent
 from layout.host import hostfiles
 
@@ -40,7 +40,7 @@ def find(root: str | None, config_path: str | None, platform: Platform | None) -
     data = hostfiles.read_toml(path)
     if data is None and config_path is not None:
         raise UsageError(config_path, "nothing", "a configuration file", "check --config and LAYOUT_CONFIG")
-    config = decode(data or {}, Config, path)
+    config = check_config(decode(data or {}, Config, path), path)
     place = root if root is not None else checked_path(config.root)
     fstab = "/etc/fstab" if root is None else f"{etc}/fstab"
     parent = check_parent(config.zfs, f"{path}: zfs") if config.zfs else ""

@@ -129,7 +129,7 @@ def _same_mount_twice(yard: Yard) -> None:
     mount("--bind", "-o", "rw,nosuid,nodev,noexec", yard.root / "t/a", yard.root / "j/a/t")
 
 
-@row("a", "S1-source")
+@row("a", "S1-source", only=False)
 def _t_of_another_jail(yard: Yard) -> None:
     umount(yard.root / "j/a/t")
     mount("--bind", "-o", "rw,nosuid,nodev,noexec", yard.root / "t/b", yard.root / "j/a/t")
@@ -265,6 +265,122 @@ def again(yard: Yard, name: str, text: str) -> None:
     yard.ok("init", "a")
 
 
+def template(yard: Yard, old: str, new: str) -> None:
+    """Change the template of the mount tables, and make all jails by it."""
+    text = (REPOSITORY / "fstab.d/linux-hardened.fstab.in").read_text("utf-8")
+    assert old in text
+    write(yard.root / "etc/fstab.d/linux-hardened.fstab.in", text.replace(old, new))
+    yard.ok("umount")
+    yard.run("init", "a", "b")
+
+
+@row("a", "S2-template", only=False)
+def _template_without_ro(yard: Yard) -> None:
+    template(yard, "${ROOT}/j/${NAME}/s none bind,ro,", "${ROOT}/j/${NAME}/s none bind,noexec,")
+
+
+@row("a", "S2-template", only=False)
+def _template_without_nodev(yard: Yard) -> None:
+    template(yard, "bind,rw,nosuid,nodev,${noexec}", "bind,rw,nosuid,${noexec}")
+
+
+@row("host", "S3-shared", only=False)
+def _two_jails_share_a_tree(yard: Yard) -> None:
+    line = "${ROOT}/etc/common ${ROOT}/j/${NAME}/t/tmp none bind,rw,nosuid,nodev,noexec,private 0 0"
+    (yard.root / "etc/common").mkdir()
+    template(yard, "\n\n# What its", f"\n{line}\n\n# What its")
+
+
+@row("host", "S3-shared", only=False)
+def _jail_sees_a_part_of_what_another_writes(yard: Yard) -> None:
+    mount("--bind", yard.root / "t/b/var/log", yard.root / "j/a/t/tmp")
+
+
+@row("a", "S4-backing", severity="warning")
+def _t_on_a_file_system_with_setuid(yard: Yard) -> None:
+    yard.ok("umount", "a")
+    mount("-t", "tmpfs", "-o", "mode=755", "none", yard.root / "t/a")
+    subprocess.run(["cp", "-a", f"{yard.root}/skel/t/.", yard.root / "t/a"], check=True)
+    yard.ok("mount", "a")
+
+
+def limited(yard: Yard, options: str) -> None:
+    """Give t of jail a a file system of its own."""
+    yard.ok("umount", "a")
+    mount("-t", "tmpfs", "-o", f"mode=755,nosuid,{options}", "none", yard.root / "t/a")
+    subprocess.run(["cp", "-a", f"{yard.root}/skel/t/.", yard.root / "t/a"], check=True)
+    yard.ok("mount", "a")
+
+
+@row("a", "S10-space", severity="warning")
+def _t_nearly_full(yard: Yard) -> None:
+    limited(yard, "size=10m")
+
+
+@row("a", "S10-space", severity="warning")
+def _t_without_inodes(yard: Yard) -> None:
+    limited(yard, "size=30m,nr_inodes=400")
+
+
+@row("host", "S10-space")
+def _no_room_left(yard: Yard) -> None:
+    write(yard.root / "etc/layout.toml", 'min_space = "999P"\n')
+
+
+@row("host", "S10-space")
+def _no_inodes_left(yard: Yard) -> None:
+    write(yard.root / "etc/layout.toml", "min_inodes = 9000000000000000000\n")
+
+
+@row("a", "S10-quota", only=False)
+def _no_limit_though_one_is_required(yard: Yard) -> None:
+    write(yard.root / "etc/layout.toml", "require_quota = true\n")
+
+
+def put(yard: Yard, path: str) -> Path:
+    """Make a file in t of jail a, as its root does."""
+    file = yard.root / "t/a" / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return write(file)
+
+
+@row("a", "S7-autorun", severity="warning", quick=False)
+def _crontab_in_t(yard: Yard) -> None:
+    put(yard, "var/spool/cron/crontabs/root")
+
+
+@row("a", "S7-autorun", severity="warning", quick=False)
+def _job_of_at_in_t(yard: Yard) -> None:
+    put(yard, "var/spool/cron/atjobs/a0000101c0ffee")
+
+
+@row("a", "S7-autorun", severity="warning", quick=False)
+def _scripts_of_packages_in_t(yard: Yard) -> None:
+    put(yard, "var/lib/dpkg/info/bash.prerm")
+
+
+@row("a", "S7-autorun", severity="warning", quick=False)
+def _crontabs_behind_a_link(yard: Yard) -> None:
+    put(yard, "var/new/crontabs/root")
+    (yard.root / "t/a/var/spool").mkdir()
+    (yard.root / "t/a/var/spool/cron").symlink_to("../new")
+
+
+@row("host", "S9-drift", severity="warning", quick=False)
+def _program_new_in_mroot(yard: Yard) -> None:
+    write(yard.root / "j/mroot/usr/bin/tool", mode=0o755)
+
+
+@row("host", "S9-drift", severity="warning", quick=False)
+def _program_of_mroot_longer(yard: Yard) -> None:
+    write(yard.root / "j/mroot/bin/sh", "another and longer", mode=0o755)
+
+
+@row("host", "S9-drift", severity="warning", quick=False)
+def _program_of_mroot_gone(yard: Yard) -> None:
+    (yard.root / "j/mroot/bin/sh").unlink()
+
+
 @row("a", "S2-suid", severity="warning")
 def _setuid_allowed_by_the_profile(yard: Yard) -> None:
     again(yard, "open", "suid = true")
@@ -273,17 +389,6 @@ def _setuid_allowed_by_the_profile(yard: Yard) -> None:
 @row("a", "S2-writable-exec", severity="warning")
 def _programs_in_t_allowed_by_the_profile(yard: Yard) -> None:
     again(yard, "open", "exec = true")
-
-
-def template(yard: Yard, old: str, new: str) -> None:
-    """Change the template of the mount tables, and make all jails by it."""
-    for preset in ("hardened",):
-        text = (REPOSITORY / f"fstab.d/linux-{preset}.fstab.in").read_text("utf-8")
-        assert old in text
-        (yard.root / "etc/fstab.d").mkdir(parents=True, exist_ok=True)
-        write(yard.root / f"etc/fstab.d/linux-{preset}.fstab.in", text.replace(old, new))
-    yard.ok("umount")
-    yard.run("init", "a", "b")
 
 
 @row("a", "S2-writable-exec", only=False)

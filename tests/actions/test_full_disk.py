@@ -48,7 +48,7 @@ def test_a_full_disk_keeps_a_service_from_starting_not_from_stopping(tmp_path: P
             assert "no space left" in refused.err
             assert "hint: free some space" in refused.err
             assert not running(yard)
-            assert yard.verify("a") == []
+            assert yard.verify("a") == [("host", "S10-space", "error")]
 
             (small / "fill").unlink()
             yard.ok("start", "a")

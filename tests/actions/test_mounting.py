@@ -172,7 +172,7 @@ def own(yard: Yard, path: str) -> Path:
     place = yard.root / path if path else yard.root
     aside = yard.elsewhere("own")
     mode = place.stat().st_mode & 0o7777
-    mount("-t", "tmpfs", "-o", f"mode={mode:o}", "own", aside)
+    mount("-t", "tmpfs", "-o", f"nosuid,mode={mode:o}", "own", aside)
     subprocess.run(["cp", "-a", f"{place}/.", aside], check=True)
     mount("--bind", aside, place)
     umount(aside)

@@ -100,6 +100,17 @@ def writable_views(scene: Scene) -> Iterator[Finding]:
             yield error("S3-view", mount.target, found, "no second writable view", hint)
 
 
+def shared_writable(scene: Scene) -> Iterator[Finding]:
+    """S3: no two jails can write to the same tree."""
+    root = scene.site.root
+    scene.checks += 1
+    tops = {f"{root}/j/{name}": name for name in scene.names}
+    for mount, other in compare.shared_writable(tops, scene.live.mounts):
+        hint = "unmount it, or take it out of the template: what one writes the other reads"
+        found = f"a writable tree that jail {other} can write to as well"
+        yield error("S3-shared", mount.target, found, "no tree that two jails can write to", hint)
+
+
 def reachable(scene: Scene) -> Iterator[Finding]:
     """S4: no t is seen outside ROOT in a way that setuid files work."""
     trees = _places(scene, (f"t/{name}" for name in scene.names))

@@ -55,6 +55,13 @@ def options(scene: JailScene) -> Iterator[Finding]:
     return _each(scene, compare.wrong_options)
 
 
+def policy(scene: JailScene) -> Iterator[Finding]:
+    """S2: the template asks for the options that make a shared root safe."""
+    jail, site = scene.jail, scene.scene.site
+    if jail.kind is Kind.SHARED:
+        yield from compare.lacking(scene.plan.tables.jail, jail, site.root)
+
+
 def propagation(scene: JailScene) -> Iterator[Finding]:
     """S2: each is private."""
     return _each(scene, compare.propagated)
@@ -113,6 +120,17 @@ def unplanned(scene: JailScene) -> Iterator[Finding]:
         for found in compare.unplanned(planned, live, scene.view):
             if scene.session is None or not is_below(found.path, scene.view):
                 yield found
+
+
+def backing(scene: JailScene) -> Iterator[Finding]:
+    """S4: a t on a file system of its own is nosuid there: the second wall, behind the mode of ROOT."""
+    root, live = scene.scene.site.root, scene.scene.live
+    for path in (f"{root}/t/{scene.name}", f"{root}/t"):
+        if found := live.at(path):
+            if "nosuid" not in found[-1].options:
+                hint = f"mount it nosuid (zfs set setuid=off): mount -o remount,nosuid {path}"
+                yield warning("S4-backing", path, "a file system of its own without nosuid", "nosuid", hint)
+            return
 
 
 def view(scene: JailScene) -> Iterator[Finding]:

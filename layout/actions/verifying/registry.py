@@ -6,7 +6,7 @@ each of them finds a sabotage which is overlooked without it.
 
 from __future__ import annotations
 
-from layout.actions.verifying import entries, host, mounts, probes, services, trees
+from layout.actions.verifying import autorun, entries, host, mounts, probes, services, space, trees
 from layout.actions.verifying.scene import Check, JailScene, Scene, When
 
 HOST: tuple[Check[Scene], ...] = (
@@ -21,9 +21,12 @@ HOST: tuple[Check[Scene], ...] = (
     Check("S5", "stray directories", host.stray_directories, ("S5-stray",)),
     Check("S1", "stray mounts", host.stray_mounts, ("S1-stray",)),
     Check("S3", "writable views", host.writable_views, ("S3-view",)),
+    Check("S3", "writable trees of two jails", host.shared_writable, ("S3-shared",)),
     Check("S4", "reachable t", host.reachable, ("S4-reachable",)),
     Check("S12", "host fstab", host.host_fstab, ("S12-host-fstab",), When.FULL),
     Check("S12", "rc.conf", host.rc_conf, ("S12-rc-conf",), When.FULL),
+    Check("S10", "room", space.room, ("S10-space",)),
+    Check("S9", "mroot and its manifest", trees.drift, ("S9-drift",), When.FULL),
     Check("S6", "setuid in mroot", trees.setuid, ("S6-setuid",), When.FULL),
     Check("S6", "capabilities in mroot", trees.capabilities, ("S6-capability",), When.FULL),
     Check("S6", "owners of mroot", trees.owners_of_mroot, ("S6-owner",), When.FULL),
@@ -41,10 +44,12 @@ JAIL: tuple[Check[JailScene], ...] = (
     Check("S1", "one mount a point", mounts.single, ("S1-stacked",), here=True),
     Check("S1", "sources", mounts.sources, ("S1-source",), here=True),
     Check("S2", "options", mounts.options, ("S2-options",), here=True),
+    Check("S2", "template", mounts.policy, ("S2-template",)),
     Check("S2", "propagation", mounts.propagation, ("S2-propagation",), here=True),
     Check("S2", "devfs", mounts.devices, ("S2-devfs",), here=True),
     Check("S2", "W^X", mounts.writable_exec, ("S2-writable-exec",), here=True),
     Check("S1", "no other mount", mounts.unplanned, ("S1-extra",), here=True),
+    Check("S4", "backing file system", mounts.backing, ("S4-backing",), here=True),
     Check("S3", "view unmounted", mounts.view, ("S3-view",), here=True),
     Check("S5", "entries", entries.missing, ("S5-missing",)),
     Check("S5", "links", entries.links, ("S5-link",)),
@@ -57,6 +62,8 @@ JAIL: tuple[Check[JailScene], ...] = (
     Check("S3", "service guaranteed", services.guaranteed, ("S3-weak",), here=True),
     Check("S5", "design", services.design, ()),
     Check("S2", "nosuid", mounts.suid, ("S2-suid",)),
+    Check("S10", "room of t", space.room_of_t, ("S10-space",)),
+    Check("S10", "quota", space.quota, ("S10-quota",)),
     Check("S12", "files", services.files, ("S12-fstab", "S12-jail-conf"), When.FULL),
     Check("S2", "jail parameters", services.parameters, ("S2-jail",), When.FULL),
     Check("S6", "setuid in s", trees.setuid, ("S6-setuid",), When.FULL),
@@ -66,6 +73,7 @@ JAIL: tuple[Check[JailScene], ...] = (
     Check("S6", "devices in s", trees.devices, ("S6-device",), When.FULL),
     Check("S6", "s closed", trees.loose, ("S6-loose",), When.FULL),
     Check("S8", "s seen", trees.whole, (), When.FULL),
+    Check("S7", "auto-run places", autorun.autorun, ("S7-autorun",), When.FULL),
     Check("S7", "setuid in t", trees.setuid_in_t, ("S7-setuid",), When.FULL),
     Check("S7", "capabilities in t", trees.capabilities_in_t, ("S7-capability",), When.FULL),
     Check("S7", "devices in t", trees.devices_in_t, ("S7-device",), When.FULL),

@@ -212,6 +212,33 @@ def _users(settings: Settings) -> set[str]:
     return {service.user, *(one.owner for one in state), *(one.owner for one in settings.example.files)}
 
 
+def drift(scene: Scene) -> Iterator[Finding]:
+    """S9: mroot has the types, modes, owners, sizes and links of its manifest. Content is for --base."""
+    tree, manifest = scene.mroot, scene.manifest
+    if tree.seen is None or manifest is None:
+        return
+    every = tree.seen.every
+    scene.checks += len(manifest)
+    changed = [
+        path
+        for path, (status, target) in every.items()
+        if path in manifest and not manifest[path].startswith(mtree.told(status, target))
+    ]
+    new = [path for path in every if path not in manifest]
+    gone = [path for path in manifest if path != "." and path not in every]
+    counts = [
+        f"{len(paths)} {word}"
+        for paths, word in ((changed, "changed"), (new, "new"), (gone, "gone"))
+        if paths
+    ]
+    if counts:
+        path = f"{tree.where}/{min([*changed, *new, *gone])}"
+        hint = "layout base verify names all; with --update it accepts them"
+        yield warning(
+            "S9-drift", path, f"{', '.join(counts)}: this is the first", "mroot as its manifest says", hint
+        )
+
+
 def into_t(scene: Scene) -> Iterator[Finding]:
     """S5: no link of mroot leads into t, but for the planned ones and what came with the base."""
     tree = scene.mroot
