@@ -56,7 +56,7 @@ class Osless(Design):
         """Make datasets, content and script."""
         if plan.jail.platform is not running_platform():
             return []
-        done = osless_tree.make(plan, context.site, root)
+        done = osless_tree.make(plan, context.site)
         if plan.jail.platform is Platform.FREEBSD:
             from layout.actions.kinds import osless_freebsd
 

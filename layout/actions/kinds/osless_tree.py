@@ -16,7 +16,7 @@ from layout.core.kinds import osless
 from layout.core.model import Directory, File, Jail, JailPlan, Site
 from layout.core.zfs import Dataset
 from layout.host import elf, hostfiles, zfs
-from layout.host.beneath import Dir
+from layout.host.beneath import Dir, open_root
 
 LIMIT = 512 << 20
 """Bytes of a program."""
@@ -117,9 +117,16 @@ def steps(plan: JailPlan, site: Site, root: Dir | None) -> list[Step]:
     return found
 
 
-def make(plan: JailPlan, site: Site, root: Dir) -> list[str]:
+def make(plan: JailPlan, site: Site) -> list[str]:
     """Make datasets and content as far as they are missing; return what was done. Raises LayoutError."""
-    done = _datasets(plan, site, root)
+    done = _datasets(plan, site)
+    # Opened only now: a ROOT from before it was bound on itself does not have the datasets in it.
+    with open_root(site.root) as root:
+        return [*done, *_content(plan, site, root)]
+
+
+def _content(plan: JailPlan, site: Site, root: Dir) -> list[str]:
+    done: list[str] = []
     todo = [one for one in observe(root, osless.content(plan.jail)) if one.state is not Is.PRESENT]
     for one in todo:
         if one.state is Is.CONFLICT:
@@ -142,7 +149,7 @@ def make(plan: JailPlan, site: Site, root: Dir) -> list[str]:
     return done
 
 
-def _datasets(plan: JailPlan, site: Site, root: Dir) -> list[str]:
+def _datasets(plan: JailPlan, site: Site) -> list[str]:
     settings = plan.jail.settings.osless
     done: list[str] = []
     for dataset in osless.datasets(plan.jail, site):
@@ -151,7 +158,8 @@ def _datasets(plan: JailPlan, site: Site, root: Dir) -> list[str]:
             mounting.private_root(site)
             done += zfs.create(dataset, site.zfs)
             if dataset.half == "t":
-                root.chown_chmod(f"t/{plan.jail.name}", 0o755, settings.uid, settings.gid)
+                with open_root(site.root) as root:
+                    root.chown_chmod(f"t/{plan.jail.name}", 0o755, settings.uid, settings.gid)
         elif zfs.mounted(dataset) is None:
             zfs.mount(dataset)
             done.append(f"{dataset.name}: mounted")

@@ -66,7 +66,8 @@ def content(jail: Jail) -> tuple[Directory | File, ...]:
     found = jail.settings.osless
     top = f"s/{jail.name}"
     wanted: dict[str, str] = {}
-    for path in (*([found.path] if found.path else []), *(one.path for one in found.files)):
+    program = installed(jail).split("/", 2)[2:]
+    for path in (*program, *(one.path for one in found.files)):
         _parents(wanted, path)
     for path in found.directories:
         _parents(wanted, f"{path}/x", "as its profile says")

@@ -112,7 +112,25 @@ def listing() -> list[Process]:
     inside = by_namespace.get(os.readlink("/proc/self/ns/uts"), 0)
     if inside:  # a jail sees itself alone, and has no jid for itself
         return [one._replace(jid=0) for one in processes if one.jid == inside]
-    return processes
+    return _one_each(processes)
+
+
+def _one_each(processes: list[Process]) -> list[Process]:
+    """On FreeBSD jexec(8) becomes the command; here it waits for it, and stands for it under its number."""
+    below = {one.ppid: one for one in processes}
+    waiting = {one.pid for one in processes if os.path.basename(one.args.split(" ")[0]) == "jexec"}
+    hidden = set()
+    stand_ins = {}
+    for one in processes:
+        if one.pid not in waiting or one.ppid in waiting:
+            continue
+        last = one
+        while last.pid in waiting and last.pid in below:
+            last = below[last.pid]
+            hidden.add(last.pid)
+        if last.jid:
+            stand_ins[one.pid] = last._replace(pid=one.pid, ppid=one.ppid)
+    return [stand_ins.get(one.pid, one) for one in processes if one.pid not in hidden]
 
 
 def _jids(text: str) -> set[int] | None:

@@ -1,0 +1,219 @@
+"""Kind osless on a pretended FreeBSD host: jail(8) keeps an empty jail, its rc.d script the program."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from osless_yard import PROFILE, PROGRAM, fingerd
+
+from tests.freebsd_host import HERE, SHIM, FreeBSD
+from tests.personality.host import Done
+
+pytestmark = [
+    pytest.mark.box,
+    pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc"),
+]
+
+SCRIPT = "/usr/local/etc/rc.d/osless_finger"
+
+
+class Host(FreeBSD):
+    """A pretended FreeBSD host that layout is installed on, with a program that was built there."""
+
+    def __init__(self, work: Path, *options: str) -> None:
+        super().__init__(work, *options)
+        work.chmod(0o755)
+        (work / "homes/alice").mkdir(parents=True)
+        (work / "homes/alice/.plan").write_text("Alice plans.\n", encoding="utf-8")
+        (work / "build").mkdir()
+        self.ok("mkdir -p /usr/local/etc/layout/profiles")
+        self.ok(f"echo 'root = \"{self.root}\"' >/usr/local/etc/layout/layout.toml")
+        self.build("fingerd")
+        self.profile()
+
+    def layout(self, *words: str | os.PathLike[str]) -> Done:
+        """Run layout as a user of this host does."""
+        quoted = " ".join(shlex.quote(os.fspath(word)) for word in [sys.executable, "-m", "layout", *words])
+        plain = f"PYTHONPATH={SHIM}:{HERE.parent} NO_COLOR=1 COLUMNS=120 LC_ALL=C.UTF-8"
+        return self(f"exec env -u LAYOUT_ROOT -u LAYOUT_CONFIG {plain} {quoted}\n")
+
+    def build(self, name: str, *flags: str) -> str:
+        shutil.copy(fingerd(*flags), self.work / "build" / name)
+        return str(self.work / "build" / name)
+
+    def profile(self, osless: str = "", head: str = "", command: str = "", mounts: str = "") -> None:
+        text = PROFILE.format(
+            platform="freebsd",
+            program=self.work / "build/fingerd",
+            homes=self.work / "homes",
+            command=command or f'["/{PROGRAM}", "127.0.0.1", "1079", "/home", "/log/queries"]',
+            port=1079,
+            address="127.0.0.1",
+            osless=osless,
+            service=mounts,
+            network="",
+        )
+        self.write("profile", text.replace("\n[freebsd.osless]", f"{head}\n[freebsd.osless]", 1))
+        self.ok("cp profile /usr/local/etc/layout/profiles/finger.toml")
+
+    def finger(self, query: str) -> str:
+        """Ask as a client of the host, outside the jail."""
+        return self(f"printf '{query}\\r\\n' | busybox nc -w 3 127.0.0.1 1079").out
+
+    def rc(self, method: str) -> Done:
+        """Run the script as an administrator does, by dash."""
+        return self(f"dash {SCRIPT} {method}")
+
+
+@pytest.fixture(name="host")
+def _host(tmp_path: Path) -> Iterator[Host]:
+    host = Host(tmp_path.resolve())
+    yield host
+    host("jail -R finger; jail -r finger")
+    host.close()
+
+
+def test_the_jail_is_empty_and_its_program_is_started_stopped_and_reported_from_outside(host: Host) -> None:
+    host.does("init", "finger")
+    conf = host.ok("cat /etc/jail.conf.d/finger.conf")
+    for line in ("persist;", 'exec.start = "";', 'exec.stop = "";', "mount.nodevfs;", "mount.nofdescfs;"):
+        assert f"  {line}\n" in conf
+    assert "allow.noset_hostname;" in conf
+    assert "exec.clean" not in conf
+    assert host.codes() == set()
+    assert "0 changes" in host.does("init", "finger")
+
+    # By hand: the jail alone answers nobody; then the script.
+    host.ok("service jail onestart finger")
+    assert host.finger("alice") == ""
+    assert host.rc("onestatus").code == 1
+    host.ok(f"dash {SCRIPT} onestart")
+    assert "is running as pid" in host.rc("onestatus").out
+    assert any(host.finger("alice") for _ in range(50))
+    assert host.finger("alice") == "fingerd one\nAlice plans.\n"
+    assert "already running" in host.rc("onestart").err
+    # Its user by number, its process ID and its output in files of the host.
+    pid = host.ok("cat /var/run/osless_finger.pid").strip()
+    assert host.ok(f"ps -o uid= -p {pid}").strip() == "65534"
+    assert host.ok(f"ps -o jid= -p {pid}").strip() == host.ok("jls -j finger jid").strip()
+    assert "finger alice" in host.ok("cat /var/log/jail_finger_console.log")
+    assert "finger alice" in (host.root / "t/finger/queries").read_text(encoding="utf-8")
+    host.ok(f"dash {SCRIPT} onestop")
+    assert host.finger("alice") == ""
+    assert host.rc("onestatus").code == 1
+    # The control of the rule of the JID: without it the script does not find the program.
+    host.ok(f"dash {SCRIPT} onestart; sed '/^JID=/d' {SCRIPT} >blind")
+    assert "is running" in host.rc("onestatus").out
+    assert "is not running" in host("dash blind onestatus").out
+    host.ok("service jail onestop finger")
+    assert "does not run" in host.rc("onestart").err
+
+
+def test_layout_starts_deploys_and_goes_back(host: Host) -> None:
+    host.does("init", "finger")
+    assert "running" in host.does("start", "finger")
+    assert host.finger("alice") == "fingerd one\nAlice plans.\n"
+    assert host.codes() == set()
+    assert host.told("status", "finger")["jails"]["finger"]["running"]["pid"]
+    two = host.build("two", '-DVERSION="two"')
+    assert "replaced; running" in host.does("update", "finger", two)
+    assert host.finger("alice").startswith("fingerd two")
+    said = host.fails("update", "finger", host.build("broken", "-DBROKEN"))
+    assert "broken on purpose" in said
+    assert "the file from before is back and runs" in said
+    assert host.finger("alice").startswith("fingerd two")
+    assert host.codes() == set()
+    host.does("stop", "finger")
+    assert host.finger("alice") == ""
+    host.does("umount", "finger")
+    host.does("destroy", "finger")
+    assert host(f"ls {SCRIPT} /etc/jail.conf.d/finger.conf /var/run/osless_finger.pid").out == ""
+    assert "osless_finger_enable" not in host.ok("cat /etc/rc.conf")
+    assert (host.work / "homes/alice/.plan").exists()
+
+
+def test_it_starts_at_boot_and_ends_at_shutdown(host: Host) -> None:
+    host.does("init", "finger")
+    conf = host.ok("cat /etc/rc.conf")
+    assert 'osless_finger_enable="YES"' in conf
+    assert "osless_finger" in host.ok("rcorder /etc/rc.d/* /usr/local/etc/rc.d/* 2>/dev/null")
+    host.does("stop", "finger")
+    host.ok(f"service jail onestart finger; dash {SCRIPT} start")
+    assert "is running" in host.rc("status").out
+
+
+def test_with_the_hosts_fstab_its_mounts_come_late_and_do_not_stop_the_boot(host: Host) -> None:
+    host.profile(head='boot = "fstab"\n')
+    host.does("init", "finger")
+    host.does("fstab", "--install", "finger")
+    lines = [line.split() for line in host.ok("cat /etc/fstab").splitlines() if "nullfs" in line]
+    assert len(lines) == 3
+    assert all({"late", "failok", "nosuid"} <= set(line[3].split(",")) for line in lines)
+    home = next(line for line in lines if line[1].endswith("/j/finger/home"))
+    assert {"ro", "noexec"} <= set(home[3].split(","))
+    assert "nullfs" in host.ok("sysrc -n extra_netfs_types")
+    assert "extra_netfs_types=" in host.does("render", "rc.conf", "finger")
+
+
+@pytest.mark.parametrize("self_jailing", [False, True], ids=["jexec", "self"])
+def test_the_script_is_clean_sh(host: Host, self_jailing: bool) -> None:
+    if shutil.which("shellcheck") is None or shutil.which("dash") is None:
+        pytest.skip("needs shellcheck and dash")
+    if self_jailing:
+        program = host.work / "build/fingerd"
+        command = f'["{program}", "127.0.0.1", "1079", "/home"]'
+        host.profile("self_jailing = true\nlog = false", command=command)
+    text = host.does("render", "rc.d", "finger")
+    path = host.work / "script"
+    path.write_text(text, encoding="utf-8")
+    subprocess.run(["dash", "-n", path], check=True)
+    done = subprocess.run(["shellcheck", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "JID=$(jls -j finger jid 2>/dev/null || echo -1)" in text
+    assert ('osless_enters="self"' in text) == self_jailing
+
+
+def test_a_self_jailing_program_finds_a_jail_where_nothing_is_writable_or_executable(host: Host) -> None:
+    program = host.work / "build/fingerd"
+    command = f'["{program}", "127.0.0.1", "1079", "/home"]'
+    host.profile("self_jailing = true\nlog = false", command=command)
+    host.does("init", "finger")
+    mounts = host.ok("cat /usr/local/etc/layout/fstab.d/finger.fstab")
+    assert all("noexec" in line and "ro," in line for line in mounts.splitlines() if line[:1] != "#")
+    assert host.codes() == {"O6-nothing-writable", "O6-nothing-executable"}
+    assert not (host.root / "s/finger/srv").exists()
+
+
+def test_a_number_that_the_host_has_no_name_for_is_refused(host: Host) -> None:
+    host.profile("uid = 54321\ngid = 54321")
+    host.does("init", "finger")
+    assert "no user 54321 with group 54321" in host.fails("start", "finger")
+    assert host("jls -j finger jid").code != 0
+    assert host.codes() == set()
+
+
+def test_one_that_stays_root_is_found_out_and_stopped(host: Host) -> None:
+    host.profile("drops_root = true")
+    host.does("init", "finger")
+    assert "user 0" in host.fails("start", "finger")
+    assert host("jls -j finger jid").code != 0
+
+
+def test_a_script_of_somebody_else_stays_and_an_edited_one_is_found(host: Host) -> None:
+    host.ok(f"mkdir -p {os.path.dirname(SCRIPT)}; echo '#!/bin/sh' >{SCRIPT}")
+    assert "layout did not write" in host.fails("init", "finger")
+    host.ok(f"rm {SCRIPT}")
+    host.does("init", "finger")
+    host.ok(f"sed -i 's/TERM/KILL/' {SCRIPT}")
+    assert host.codes() == {"O7-rc"}
+    host.ok(f"rm {SCRIPT}")
+    assert host.codes() == {"O7-rc"}
+    host.does("init", "finger")
+    assert host.codes() == set()

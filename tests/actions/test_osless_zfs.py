@@ -1,0 +1,135 @@
+"""Kind osless on datasets of a real ZFS: made, proven, deployed to and destroyed, nothing else touched."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from osless_yard import NAME, PROGRAM, Finger, finger, fingerd
+from yard import clear_mounts, mounts
+
+from tests.zfs_fuse import _pool, gone, zfs  # noqa: F401 - the fixture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.box,
+    pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc"),
+]
+
+
+@pytest.fixture(name="jail")
+def _jail(pool: str, tmp_path: Path) -> Iterator[Finger]:
+    tmp_path.chmod(0o755)
+    found = Finger(tmp_path.resolve())
+    (found.root / "etc/layout.toml").write_text(f'zfs = "{pool}"\n', encoding="utf-8")
+    found.profile()
+    try:
+        found.ok("init", NAME)
+        yield found
+    finally:
+        found.run("stop", NAME)
+        clear_mounts(found.root)
+    for half in ("s", "t"):
+        gone(f"{pool}/{half}/{NAME}")
+
+
+def properties(name: str) -> dict[str, str]:
+    keys = "setuid,devices,exec,atime,utf8only,readonly,mountpoint"
+    lines = zfs("get", "-H", "-o", "property,value", keys, name).splitlines()
+    return dict(line.split("\t") for line in lines)
+
+
+def test_the_datasets_are_as_the_source_has_them_and_the_jail_runs(jail: Finger, pool: str) -> None:
+    content, logs = f"{pool}/s/{NAME}", f"{pool}/t/{NAME}"
+    quiet = {"setuid": "off", "devices": "off", "atime": "off", "utf8only": "on"}
+    assert properties(content) == {
+        **quiet, "exec": "on", "readonly": "on", "mountpoint": f"{jail.root}/s/{NAME}",
+    }  # fmt: skip
+    assert properties(logs) == {
+        **quiet, "exec": "off", "readonly": "off", "mountpoint": f"{jail.root}/t/{NAME}",
+    }  # fmt: skip
+    assert jail.codes() == set()
+    assert "0 changes" in jail.ok("init", NAME)
+    jail.ok("start", NAME)
+    assert finger("alice", 1079) == "fingerd one\r\nAlice plans.\r\n"
+    # Not even root of the host writes to it, and what the jail writes cannot be executed by anybody.
+    with pytest.raises(OSError, match="Read-only"):
+        (jail.root / "s" / NAME / "etc/finger.conf").write_text("x")
+    log = jail.root / "t" / NAME
+    assert "finger alice" in (log / "queries").read_text(encoding="utf-8")
+    shutil.copy("/bin/true", log / "true")
+    with pytest.raises(PermissionError):
+        subprocess.run([log / "true"], check=False)
+    assert jail.codes() == set()
+
+
+def test_a_deploy_goes_through_and_one_that_fails_is_taken_back(jail: Finger, pool: str) -> None:
+    jail.ok("start", NAME)
+    new = jail.top / "build/new"
+    shutil.copy(fingerd('-DVERSION="two"'), new)
+    jail.ok("update", NAME, new)
+    assert finger("alice", 1079).startswith("fingerd two")
+    assert properties(f"{pool}/s/{NAME}")["readonly"] == "on"
+    shutil.copy(fingerd("-DBROKEN"), new)
+    assert "the file from before is back and runs" in jail.fails("update", NAME, new)
+    assert finger("alice", 1079).startswith("fingerd two")
+    assert properties(f"{pool}/s/{NAME}")["readonly"] == "on"
+    assert jail.codes() == set()
+
+
+@pytest.mark.parametrize(
+    ("half", "change"),
+    [("s", "readonly=off"), ("s", "setuid=on"), ("t", "exec=on"), ("s", "mountpoint=none")],
+)
+def test_verify_finds_a_dataset_that_is_not_as_planned(
+    jail: Finger, pool: str, half: str, change: str
+) -> None:
+    jail.ok("umount", NAME)
+    zfs("set", change, f"{pool}/{half}/{NAME}")
+    assert "O5-dataset" in jail.codes()
+
+
+def test_an_unmounted_dataset_is_mounted_with_the_jail_and_a_lost_one_keeps_it_from_mounting(
+    jail: Finger, pool: str
+) -> None:
+    jail.ok("umount", NAME)
+    zfs("umount", f"{pool}/s/{NAME}")
+    assert "O5-dataset" in jail.codes()
+    jail.ok("mount", NAME)
+    assert jail.codes() == set()
+    assert (jail.root / "j" / NAME / PROGRAM).exists()
+    jail.ok("umount", NAME)
+    gone(f"{pool}/t/{NAME}")
+    assert "no such dataset" in jail.fails("mount", NAME)
+    assert mounts(jail.root / "j") == []
+
+
+def test_destroy_destroys_its_own_datasets_and_no_others(jail: Finger, pool: str) -> None:
+    zfs("create", "-o", "mountpoint=none", f"{pool}/s/other")
+    jail.ok("umount", NAME)
+    zfs("snapshot", f"{pool}/s/{NAME}@kept")
+    assert "@kept" in jail.fails("destroy", NAME)
+    assert (jail.root / "s" / NAME / PROGRAM).exists()
+    zfs("destroy", f"{pool}/s/{NAME}@kept")
+    jail.ok("destroy", NAME)
+    left = zfs("list", "-H", "-r", "-o", "name", pool).split()
+    assert left == [pool, f"{pool}/s", f"{pool}/s/other", f"{pool}/t"]
+    gone(f"{pool}/s/other")
+    assert not (jail.root / "s" / NAME).exists()
+
+
+def test_a_directory_that_is_there_already_is_not_hidden(pool: str, tmp_path: Path) -> None:
+    one = Finger(tmp_path.resolve())
+    tmp_path.chmod(0o755)
+    one.profile()
+    one.ok("init", "--no-mount", NAME)
+    (one.root / "etc/layout.toml").write_text(f'zfs = "{pool}"\n', encoding="utf-8")
+    assert "an empty one" in one.fails("init", NAME, code=2)
+    (one.root / "etc/layout.toml").write_text('zfs = "lpool/nowhere"\n', encoding="utf-8")
+    one.ok("destroy", NAME)
+    assert "no such dataset" in one.fails("init", NAME)
