@@ -23,7 +23,8 @@ def check(site: Site, plans: Sequence[JailPlan]) -> dict[str, str]:
 
     Raises LayoutError, before anything changes. On another platform than FreeBSD there is nothing to see.
     """
-    if not _is_here(site):
+    plans = [plan for plan in plans if jailconf.has_file(plan)]
+    if not _is_here(site) or not plans:
         return {}
     jails.require_release()
     running = {prison.name: prison for prison in jails.listed()}
@@ -179,6 +180,7 @@ def drift(site: Site, plan: JailPlan) -> list[tuple[str, str, str]]:
 
 def host_findings(site: Site, plans: Sequence[JailPlan]) -> list[Finding]:
     """Return what of the host's rc.conf(5) keeps jails from starting at boot as planned."""
+    plans = [plan for plan in plans if jailconf.has_file(plan)]
     if site.trial or not _is_here(site) or not plans:
         return []
     lacking = jailconf.assignments(plans, rcconf.values(jailconf.variables(plans)))

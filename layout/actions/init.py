@@ -40,6 +40,7 @@ class Outcome:
     report: Report | None = None
     missing: dict[str, list[str]] = field(default_factory=dict)
     """Packages that jails need and the base does not have."""
+    plans: tuple[JailPlan, ...] = ()
 
 
 @dataclass(slots=True)
@@ -350,6 +351,7 @@ def init(
             clean(root, state, context.site.etc)
             found = survey(context, names, choice, mount=mount)
             outcome.changes += made
+            outcome.plans = found.plan.jails
             _make(context, found, root, state, outcome, tell)
             for jail in found.plan.jails:
                 outcome.changes += design_of(jail.jail.kind).apply(context, root, state, jail)

@@ -26,6 +26,7 @@ def show(output: Output, context: Context, plans: Sequence[JailPlan]) -> None:
                         side: [_entry(mount, live) for mount in mounts]
                         for side, mounts in (("jail", plan.tables.jail), ("manage", plan.tables.manage))
                     }
+                    | {"kind": plan.jail.kind, "rows": dict(design_of(plan.jail.kind).rows(context, plan))}
                     for plan in plans
                 },
             }
@@ -36,6 +37,10 @@ def show(output: Output, context: Context, plans: Sequence[JailPlan]) -> None:
         output.result("├── j/mroot                 the shared base")
     for plan in plans:
         _jail(output, context.site.root, plan, live)
+        rows = design_of(plan.jail.kind).rows(context, plan)
+        for index, (name, text) in enumerate(rows):
+            branch = "├── " if index == 0 else "│   ├── " if index < len(rows) - 1 else "│   └── "
+            output.result(f"{branch}{name.ljust(28 - len(branch))}{text}")
     output.result("└── .layout                 layout's own records")
 
 

@@ -324,6 +324,11 @@ def ordered(plans: Sequence[JailPlan], current: Sequence[str] = ()) -> list[str]
     return [name for name in done if name not in by_name or by_name[name].boot is not Boot.NONE]
 
 
+def has_file(plan: JailPlan) -> bool:
+    """Say whether jail(8) starts this jail by a file: a thin one has a script, a service rc.subr(8)."""
+    return plan.jail.kind not in {Kind.SERVICE, Kind.THIN}
+
+
 def rc_conf(plans: Sequence[JailPlan]) -> str:
     """Return the lines of the host's rc.conf(5) with which these jails start at boot. Raises UsageError."""
     return "".join(f'{name}="{value}"\n' for name, value in assignments(plans, {}).items())
@@ -348,6 +353,7 @@ def assignments(plans: Sequence[JailPlan], current: Mapping[str, str]) -> dict[s
 
     `current`: what they are. A jail that is not in jail_list is not started by rc.d/jail.
     """
+    plans = [plan for plan in plans if has_file(plan)]
     listed = current.get("jail_list", "").split()
     names = ordered(plans, listed)
     wanted = {}

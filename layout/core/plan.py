@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from layout.core import freebsd_files, jailconf, kinds, packetfilter
+from layout.core import freebsd_files, jailconf, packetfilter
 from layout.core.kinds import thin
 from layout.core.kinds.osless import plan_osless
 from layout.core.model import (
@@ -25,6 +25,7 @@ from layout.core.model import (
     Preset,
     Site,
     Symlink,
+    Tables,
 )
 from layout.core.tables import Template, expand, render_table
 
@@ -118,7 +119,8 @@ def plan_jail(jail: Jail, site: Site, template: Template) -> JailPlan:
         case Kind.OSLESS:
             return plan_osless(jail, site, template)
         case Kind.SERVICE:
-            raise kinds.unknown(jail.kind)
+            # The host's own tree: nothing is made, nothing is mounted.
+            return JailPlan(jail, (), Tables((), ()))
         case _:
             assert_never(jail.kind)
 

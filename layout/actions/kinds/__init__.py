@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import assert_never
 
 from layout.actions.kinds.design import Design
-from layout.core.kinds import unknown
 from layout.core.model import Kind
 
 
 def design_of(kind: Kind) -> Design:
-    """Return what a kind of jail does in its own way; only its module is loaded. Raises UsageError."""
+    """Return what a kind of jail does in its own way; only its module is loaded."""
     match kind:
         case Kind.SHARED:
             return Design()
@@ -27,6 +26,8 @@ def design_of(kind: Kind) -> Design:
 
             return Osless()
         case Kind.SERVICE:
-            raise unknown(kind)
+            from layout.actions.kinds.service import Service
+
+            return Service()
         case _:
             assert_never(kind)

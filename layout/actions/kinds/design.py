@@ -76,6 +76,14 @@ class Design:
         """Return the plan as a picture has it."""
         return plan
 
+    def remarks(self, plan: JailPlan) -> list[str]:
+        """Say what an administrator should know before and after it is made."""
+        return []
+
+    def rows(self, context: Context, plan: JailPlan) -> list[tuple[str, str]]:
+        """Return what a picture tells besides mounts: names and what they are, the jail's own first."""
+        return []
+
     # -- sessions -----------------------------------------------------------------------------------
 
     def manage(

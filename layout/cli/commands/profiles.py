@@ -8,6 +8,7 @@ import typer
 
 from layout.cli.app import app, globals_of
 from layout.cli.output import columns
+from layout.core.model import Kind, Platform
 
 profiles = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at profiles.")
 app.add_typer(profiles, name="profile")
@@ -57,13 +58,21 @@ def profile_check(
     from layout.host import shipped
 
     found = globals_of(ctx)
-    for path in files:
-        shipped.load_profile(path)
+    loaded = {path: shipped.load_profile(path) for path in files}
     if found.output.json:
         found.output.document({"ok": True, "files": files})
         return
-    for path in files:
+    for path, profile in loaded.items():
         found.output.result(f"{path}: ok")
+        if profile.kind is Kind.SERVICE:
+            from layout.core.kinds import service
+
+            for platform, settings in ((Platform.FREEBSD, profile.freebsd), (Platform.LINUX, profile.linux)):
+                options = " ".join(settings.confine.options) or "none"
+                turned = f": {service.spelled(settings.confine)}" if platform is Platform.FREEBSD else ""
+                found.output.note(f"  {platform}: options {options}{turned}")
+                for remark in service.remarks(settings.confine, platform):
+                    found.output.note(f"  {platform}: {remark}")
 
 
 @profiles.command("schema")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +24,9 @@ from layout.cli.app import (
     need_root,
 )
 from layout.cli.output import columns, plural
+
+if TYPE_CHECKING:
+    from layout.core.model import JailPlan
 
 
 @app.command()
@@ -73,8 +77,17 @@ def init(
             }
         )
     else:
+        _say_remarks(found, outcome.plans)
         report.print_init(output, context, outcome)
     raise typer.Exit(0 if ok else 1)
+
+
+def _say_remarks(found: Globals, plans: Sequence[JailPlan]) -> None:
+    from layout.actions.kinds import design_of
+
+    for one in plans:
+        for remark in design_of(one.jail.kind).remarks(one):
+            found.output.note(f"{one.jail.name}: {remark}")
 
 
 def _print_plan(
@@ -94,6 +107,7 @@ def _print_plan(
         return
     for line in columns([(step.action, step.path, step.reason) for step in steps]):
         found.output.result(line)
+    _say_remarks(found, survey.plan.jails)
     found.output.note(f"{plural(len(steps), 'change')} to make")
 
 

@@ -37,11 +37,6 @@ def check_kind(kind: Kind, settings: Settings, platform: Platform, where: str) -
         thin.check_settings_of(settings, where)
 
 
-def unknown(kind: Kind) -> UsageError:
-    """Return the error for a design that cannot be made."""
-    return UsageError("kind", repr(str(kind)), "'shared'")
-
-
 def host_mounts(jail: Jail, root: str) -> tuple[Mount, ...]:
     """Return the directories of the host that a jail sees; `root` is ROOT.
 

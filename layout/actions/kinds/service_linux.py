@@ -1,0 +1,1 @@
+"""Kind service on Linux: a drop-in for a unit that systemd has already."""
