@@ -189,6 +189,7 @@ LINE = {
     "base build host": ("base build host --output ROOT/t/a/var/to-passwd",),
     "base build debian": ("base build debian --suite nosuch --output ROOT/t/a/var/to-passwd",),
     "completion": ("completion bash",),
+    "update": ("update a ROOT/t/a/var/fifo", "update a ROOT/t/a/var/sparse etc/passwd"),
     "init": ("init a --no-mount", "init a b", "init a --no-mount --example", "init a -n"),
     "mount": ("mount", "mount --manage a"),
     "manage": (
@@ -210,6 +211,10 @@ CASES = {name: tuple(tuple(line.split()) for line in lines) for name, lines in L
 
 ROOT stands for the root, TOP for a directory beside it.
 """
+
+
+ELSEWHERE = {"selftest": "it makes jails of its own in a throw-away root, and looks at none of ROOT"}
+"""Commands without a case, each with its reason."""
 
 
 def commands() -> list[str]:
