@@ -141,7 +141,7 @@ def run_all(
                 assert is_clean(done.out), (words, done)
                 if more and done.out:
                     json.loads(done.out)
-            after = outside(yard, gone=name == "destroy" and not codes[name][-1])
+            after = outside(yard, gone=name == "destroy")
             assert {place: found for place in after if (found := changed(before[place], after[place]))} == {}
     return codes
 
@@ -174,7 +174,8 @@ def test_against_a_t_full_of_everything(yard: Yard, swapper: Path) -> None:
             rounds = int(attacker.communicate()[0].split()[-1])
     assert rounds > 100
     print({name: code for name, code in codes.items() if any(code)})
-    assert codes["destroy"] == [0]
+    # While somebody swaps, a removal may stop in the middle and say so; afterwards it goes on.
+    assert codes["destroy"] == [0] or ran(yard, ("destroy", "a")).code == 0
     assert not (yard.root / "t/a").exists()
 
 
