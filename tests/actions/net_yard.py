@@ -39,9 +39,9 @@ with socket.create_server(("", int(sys.argv[1]))) as s:
 """
 
 
-def missing() -> str:
+def missing(*more: str) -> str:
     """Return which program of the tests is not here; nothing when all are."""
-    return " ".join(name for name in ("ip", "nft", "nsenter") if shutil.which(name) is None)
+    return " ".join(name for name in ("ip", "nft", "nsenter", *more) if shutil.which(name) is None)
 
 
 class Outside:
