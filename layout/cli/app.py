@@ -45,7 +45,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "deploying": ("update",),
     "profiles": ("profile",),
     "bases": ("base",),
-    "proving": ("selftest",),
+    "proving": ("audit", "selftest"),
     "completions": ("completion",),
 }
 """Modules of layout.cli.commands and the commands that each has: only the one that is asked for is loaded."""

@@ -1,14 +1,16 @@
-"""What people read of a selftest: a line a place, the residue by name, and what is not as it must be."""
+"""What people read of a selftest and of an audit: what can be done, the residue by name, what is not so."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from layout.cli.output import GREEN, RED, YELLOW, Output, columns, plural
+from layout.cli.output import BOLD, GREEN, RED, YELLOW, Output, columns, plural
 from layout.core.attacks import BAD, Counts, Result, counts
 
 if TYPE_CHECKING:
     from layout.actions.selftest import Document
+    from layout.core.audit import Audit, Reachable, Writable
 
 
 def print_selftest(output: Output, found: Document) -> None:
@@ -73,3 +75,44 @@ def _sum(total: Counts) -> str:
     )
     words = [plural(total.tried, "attack") + " tried", f"{total.blocked} blocked", f"{total.residue} residue"]
     return ", ".join([*words, *(f"{count} {what}" for count, what in more if count)])
+
+
+def print_audit(output: Output, name: str, found: Audit) -> None:
+    """Print what root of one jail can do, a heading each."""
+    grade = f", {found.grade}" if found.grade else ""
+    output.result(f"{output.paint(BOLD, name)}  {found.kind}, {found.platform}, {found.state}{grade}")
+    output.result(f"  (mounts and privileges by {found.seen_by})")
+    rows: list[tuple[str, ...]] = [
+        (_names(one), one.fstype, one.source, ", ".join(one.powers)) for one in found.writable
+    ]
+    _section(output, "writable", rows)
+    both = ", ".join(found.writable_and_executable)
+    _section(output, "writable and executable", [(output.paint(RED, both),)] if both else [])
+    _section(output, "setuid files and file capabilities", [_reachable(output, one) for one in found.setuid])
+    _section(output, "device nodes", [_reachable(output, one) for one in found.devices])
+    _section(output, "sockets and FIFOs", [_reachable(output, one) for one in found.sockets])
+    _section(output, "network", [(one,) for one in found.network])
+    _section(output, "capabilities", [(one.name, one.means) for one in found.capabilities])
+    _section(output, "confinement", [(one,) for one in found.confinement])
+    rows = [(one.path, f"for {one.reader}", one.holds) for one in found.autorun]
+    _section(output, "run without being asked", rows)
+    shown = [one for one in found.knobs if one.value and (not one.ok or output.verbose)]
+    rows = [(f"{one.name}={one.value}", f"safer: {one.wanted}", one.why) for one in shown]
+    _section(output, "settings of this kernel that help an attacker", rows)
+    _section(output, "residue", [(f"{one.id}:", one.what, " ".join(one.paths)) for one in found.residue])
+    for path in found.unseen:
+        output.result(f"  {output.paint(RED, 'could not look')} {path}")
+
+
+def _section(output: Output, title: str, rows: Sequence[tuple[str, ...]]) -> None:
+    output.result(f"  {title}{'' if rows else ': none'}")
+    for line in columns(rows):
+        output.result(f"    {line}")
+
+
+def _names(one: Writable) -> str:
+    return f"{one.path} ({', '.join(one.shown_as)})" if one.shown_as else one.path
+
+
+def _reachable(output: Output, one: Reachable) -> tuple[str, ...]:
+    return one.path, one.what, "" if one.works else "without effect here"

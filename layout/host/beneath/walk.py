@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 
 import msgspec
@@ -42,20 +43,21 @@ class Seen(msgspec.Struct):
     """What could not be looked at, with the reason. Never empty means: not proven."""
 
 
-def walk(top: Dir, *, trusted: bool = False, every: bool = False) -> Seen:
+def walk(top: Dir, *, trusted: bool = False, every: bool = False, seconds: float | None = None) -> Seen:
     """Look at every entry below `top`, itself left out, without following links or crossing mounts.
 
     Iterative, because a jail can make a tree of any depth; beyond 256 levels or 5,000,000 entries the rest
     is reported as unseen. In a `trusted` tree, which no jail can write to, owners, permissions to write and
-    links are looked at as well.
+    links are looked at as well. After so many `seconds` the rest is unseen too.
     """
-    walker = _Walker(trusted, every)
+    walker = _Walker(trusted, every, seconds)
     walker.run(os.dup(top.fd), "", 0)
     return walker.seen
 
 
 class _Walker:
-    def __init__(self, trusted: bool, every: bool) -> None:
+    def __init__(self, trusted: bool, every: bool, seconds: float | None) -> None:
+        self.deadline = None if seconds is None else time.monotonic() + seconds
         self.trusted = trusted
         self.every = every
         self.seen = Seen()
@@ -77,9 +79,15 @@ class _Walker:
             if self.seen.entries > ENTRY_LIMIT:
                 self.seen.unseen.append((path or ".", f"more than {ENTRY_LIMIT} entries"))
                 break
+            if self._is_late():
+                self.seen.unseen.append((path or ".", "so much that the time for it was over"))
+                break
         for fd, _, _ in stack:
             os.close(fd)
             self.held -= 1
+
+    def _is_late(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
 
     def _trusted(self, fd: int, name: str, below: str, found: os.stat_result) -> None:
         mode = found.st_mode
@@ -101,6 +109,8 @@ class _Walker:
         with os.scandir(fd) as found_here:
             for entry in found_here:
                 seen.entries += 1
+                if not seen.entries % 4096 and self._is_late():
+                    break
                 try:
                     found = entry.stat(follow_symlinks=False)
                     mode = found.st_mode

@@ -68,6 +68,7 @@ complete -c layout -l json -d 'One JSON document on stdout'
 complete -c layout -l verbose -s v -d 'Say more'
 complete -c layout -l quiet -s q -d 'Results and errors only'
 complete -c layout -l version -d 'Print the version and exit'
+complete -c layout -n 'test (count (__layout_words)) -eq 0' -a audit -d 'Say what root of a jail can still write, execute and reach'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a base -d 'commands of base'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a completion -d 'Print the completion of the command line for a shell'
 complete -c layout -n 'test (count (__layout_words)) -eq 0' -a destroy -d 'Remove one jail'
@@ -101,6 +102,7 @@ complete -c layout -n '__layout_at 0 profile' -a check -d 'Check profile files'
 complete -c layout -n '__layout_at 0 profile' -a list -d 'List profiles, the site\'s and the shipped ones'
 complete -c layout -n '__layout_at 0 profile' -a schema -d 'Print the JSON Schema of profiles, for editors'
 complete -c layout -n '__layout_at 0 profile' -a show -d 'Print a profile\'s file'
+complete -c layout -n '__layout_from 0 audit' -a '(__layout_jails)'
 complete -c layout -n '__layout_is base build archive' -l output -d 'FILE.tar.zst, which does not exist yet' -r -F
 complete -c layout -n '__layout_at 0 base build archive' -F
 complete -c layout -n '__layout_is base build debian' -l suite -d 'The release, by its code name' -x

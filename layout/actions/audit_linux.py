@@ -1,0 +1,76 @@
+"""Privileges of a jail on Linux: those of the running process, else what its profile would give it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from layout.core import audit
+from layout.core.audit import Privileges, Reachable
+from layout.core.devices import NODES
+from layout.core.model import JailPlan, Kind, Platform
+from layout.core.running import Running
+from layout.core.service import Settings
+from layout.host.site import running_platform
+
+Noting = Callable[[str], AbstractContextManager[None]]
+
+
+def privileges(plan: JailPlan, running: Running | None, noting: Noting) -> Privileges:
+    """Return them; what cannot be looked at is noted."""
+    settings = plan.jail.settings
+    if running is None or running.pid is None or running_platform() is not Platform.LINUX:
+        return _planned(plan)
+    from layout.host.linux import knobs
+
+    pid = running.pid
+    network = [*_network(settings)]
+    devices: tuple[Reachable, ...] = ()
+    confinement = [f"engine {running.engine}, grade {running.grade}", *running.notes]
+    capabilities: tuple[str, ...] = ()
+    with noting(f"process {pid}"):
+        found = knobs.powers(pid)
+        if found is not None:
+            capabilities = found.capabilities
+            confinement.append("no_new_privs" if found.no_new_privileges else "without no_new_privs")
+            if found.filtered:
+                confinement.append("a filter of system calls")
+            confinement.append(
+                f"a user namespace: root is user {found.root_is} of the host"
+                if found.root_is
+                else "no user namespace: root is root of the host, with these capabilities only"
+            )
+        devices = tuple(
+            Reachable(f"/dev/{name}", f"{what}, mode {mode:04o}", works=True)
+            for name, what, mode in knobs.devices(pid)
+        )
+        network += [f"listens on {one}" for one in knobs.listening(pid)]
+    return Privileges(tuple(map(audit.capability, capabilities)), tuple(confinement), tuple(network), devices)
+
+
+def _planned(plan: JailPlan) -> Privileges:
+    settings = plan.jail.settings
+    service = settings.service
+    names = dict.fromkeys((*service.capabilities, *(("setuid", "setgid") if service.user else ())))
+    confinement = (
+        () if plan.jail.kind is Kind.SERVICE else ("when it runs: no_new_privs, namespaces of its own",)
+    )
+    devices = tuple(
+        Reachable(f"/dev/{name}", f"character {major}:{minor}, when it runs", works=True)
+        for name, major, minor in NODES
+        if plan.jail.kind is not Kind.SERVICE
+    )
+    ports = tuple(f"will listen on {port}" for port in service.ports)
+    return Privileges(
+        tuple(map(audit.capability, names)), confinement, (*_network(settings), *ports), devices
+    )
+
+
+def _network(settings: Settings) -> tuple[str, ...]:
+    network = settings.network
+    if network.ip4 == ("disable",) and network.ip6 == ("disable",):
+        return ("none but a loopback of its own",)
+    addresses = [one for one in (*network.ip4, *network.ip6) if one not in {"inherit", "disable"}]
+    if addresses:
+        return (f"addresses {', '.join(addresses)}",)
+    return ("the host's: it connects to whatever the host can",)
