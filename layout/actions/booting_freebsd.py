@@ -41,7 +41,7 @@ def check(site: Site, plans: Sequence[JailPlan]) -> dict[str, str]:
             )
     if site.trial:
         return {}
-    return _check_host(site, plans)
+    return _check_host(site, _by_file(plans))
 
 
 def refuse_running(site: Site, plans: Sequence[JailPlan]) -> None:
@@ -62,6 +62,11 @@ def refuse_running(site: Site, plans: Sequence[JailPlan]) -> None:
                 found = f"a file that jail {plan.jail.name} (jid {prison.jid}) runs by"
                 hint = f"layout stop {plan.jail.name}, then layout init again"
                 raise LayoutError(file.path, found, "a stopped jail when it changes", hint)
+
+
+def _by_file(plans: Sequence[JailPlan]) -> list[JailPlan]:
+    """Return the jails that jail(8) starts by a file of their own."""
+    return [plan for plan in plans if plan.tables.jail]
 
 
 def _is_here(site: Site) -> bool:
@@ -147,7 +152,7 @@ def forget(site: Site, name: str) -> int:
 
 def findings(site: Site, plan: JailPlan) -> list[Finding]:
     """Return in what a running jail is not as planned."""
-    if not _is_here(site):
+    if not _is_here(site) or not _by_file([plan]):
         return []
     name = plan.jail.name
     top = f"{site.root}/j/{name}"
@@ -183,6 +188,7 @@ def host_findings(site: Site, plans: Sequence[JailPlan]) -> list[Finding]:
     plans = [plan for plan in plans if jailconf.has_file(plan)]
     if site.trial or not _is_here(site) or not plans:
         return []
+    plans = _by_file(plans)
     lacking = jailconf.assignments(plans, rcconf.values(jailconf.variables(plans)))
     hint = "layout init NAME, or sysrc"
     return [

@@ -48,7 +48,7 @@ def _start(context: Context, plan: JailPlan, tell: Tell, chain: tuple[str, ...])
         return found
     _check(context, plan)
     _start_dependencies(context, plan, tell, (*chain, name))
-    with _alone(context, name):
+    with alone(context, name):
         tables = _by_jail(plan)
         log = jailconf.console_log(context.site, name)
         begin = len(hostfiles.read_text(log) or "")
@@ -63,15 +63,15 @@ def _start(context: Context, plan: JailPlan, tell: Tell, chain: tuple[str, ...])
                 mounting.mount(context.site, [plan])
         try:
             done = jails.started(context.site, name)
-            prison = _own(context, plan)
+            prison = own(context, plan)
             if prison is None:
-                said = _said(done.stdout, done.stderr, _tail(log, begin))
+                words = said(done.stdout, done.stderr, tail(log, begin))
                 hint = f"layout verify {name}; what its commands print is in {log}"
-                raise LayoutError(name, f"a jail that did not start{said}", "it to run", hint)
+                raise LayoutError(name, f"a jail that did not start{words}", "it to run", hint)
             try:
                 _read_back(plan)
                 design_of(plan.jail.kind).begun(context, plan)
-                _wait_until_ready(context, plan, log, begin)
+                wait_until_ready(context, plan, log, begin)
                 design_of(plan.jail.kind).ready(context, plan)
                 found = _standing(context, plan, prison)
             except BaseException:
@@ -120,17 +120,17 @@ def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
     """
     name = plan.jail.name
     mounting.require_platform(context.site)
-    with _alone(context, name):
-        if _own(context, plan) is None:
+    with alone(context, name):
+        if own(context, plan) is None:
             tell(f"{name}: not running")
             return False
         _refuse_dependents(context, plan)
         design_of(plan.jail.kind).ending(context, plan)
         done = jails.stopped(context.site, name)
         if jails.find(name) is not None:
-            said = _said(done.stdout, done.stderr, "")
+            words = said(done.stdout, done.stderr, "")
             hint = "exec.stop has to exit with 0; see jail(8)"
-            raise LayoutError(name, f"a jail that goes on{said}", "it to stop", hint)
+            raise LayoutError(name, f"a jail that goes on{words}", "it to stop", hint)
         _refuse_leftovers(context, plan)
         with context.locked():
             mounting.mount(context.site, [plan])
@@ -170,7 +170,7 @@ def running(context: Context, plan: JailPlan) -> Running | None:
 
     Raises LayoutError for a jail of this name whose root is another's.
     """
-    prison = _own(context, plan)
+    prison = own(context, plan)
     return None if prison is None else _standing(context, plan, prison)
 
 
@@ -181,7 +181,7 @@ def execute(context: Context, plan: JailPlan, argv: Sequence[str]) -> int:
     UsageError for a descriptor 0, 1 or 2 that a jail must not have.
     """
     name = plan.jail.name
-    if _own(context, plan) is None:
+    if own(context, plan) is None:
         raise LayoutError(name, "not running", "a running jail", f"layout start {name}")
     inside = session.Session(name, _root(context, plan), tuple(argv), jail=name)
     with session.held_signals():
@@ -196,7 +196,7 @@ def _root(context: Context, plan: JailPlan) -> str:
 
 
 @contextlib.contextmanager
-def _alone(context: Context, name: str) -> Iterator[None]:
+def alone(context: Context, name: str) -> Iterator[None]:
     """Be the only run that starts or stops a jail. Raises LayoutError that names who else does."""
     what = f"to be the only run that starts or stops {name}"
     with (
@@ -207,7 +207,7 @@ def _alone(context: Context, name: str) -> Iterator[None]:
         yield
 
 
-def _own(context: Context, plan: JailPlan) -> Prison | None:
+def own(context: Context, plan: JailPlan) -> Prison | None:
     """Return the running jail of this name. Raises LayoutError when it is another's."""
     prison = jails.find(plan.jail.name)
     root = _root(context, plan)
@@ -259,7 +259,7 @@ def _standing(context: Context, plan: JailPlan, prison: Prison) -> Running:
     )
 
 
-def _wait_until_ready(context: Context, plan: JailPlan, log: str, begin: int) -> None:
+def wait_until_ready(context: Context, plan: JailPlan, log: str, begin: int) -> None:
     """Wait until the service works. Raises LayoutError with the last lines of its log when it does not."""
     name = plan.jail.name
     service = plan.jail.settings.service
@@ -269,10 +269,11 @@ def _wait_until_ready(context: Context, plan: JailPlan, log: str, begin: int) ->
     with context.open() as top, top.open(f"j/{name}") as root:
         while True:
             if service.command and not jails.processes(name):
-                last = _said(_tail(log, begin))
+                last = said(tail(log, begin))
                 hint = f"what it printed is in {log}"
                 raise LayoutError(name, f"a service that ended at once{last}", "one that goes on", hint)
-            why = readiness.problem(ready, name, root, place(ready.socket)) if asked else None
+            socket = place(ready.socket) if plan.tables.manage else ready.socket.strip("/")
+            why = readiness.problem(ready, name, root, socket) if asked else None
             if asked and why is None:
                 return
             if time.monotonic() >= deadline:
@@ -280,7 +281,7 @@ def _wait_until_ready(context: Context, plan: JailPlan, log: str, begin: int) ->
             time.sleep(_STEP)
     if not asked:
         return
-    last = _said(_tail(log, begin))
+    last = said(tail(log, begin))
     raise LayoutError(
         name,
         f"a service that is not ready after {ready.timeout} s: {why}{last}",
@@ -298,11 +299,13 @@ def place(path: str) -> str:
     return inside
 
 
-def _tail(log: str, begin: int) -> str:
+def tail(log: str, begin: int) -> str:
+    """Return the last words of a log, without what was there before `begin`."""
     lines = (hostfiles.read_text(log) or "")[begin:].splitlines()
     return " | ".join(lines[-_LINES:])
 
 
-def _said(*texts: str) -> str:
+def said(*texts: str) -> str:
+    """Return what was said as the end of a sentence; nothing when nothing was."""
     words = " | ".join(" ".join(text.split()) for text in texts if text.strip())
     return f": {words}" if words else ""

@@ -50,9 +50,10 @@ def provide(state: Dir, name: str, root: ThinRoot) -> tuple[ThinRecord, bool]:
 
 
 def forget(state: Dir, name: str) -> None:
-    """Remove the record of a jail, so that its root can be collected."""
-    with contextlib.suppress(FileNotFoundError):
-        state.unlink(f"{PLACE}/{name}.toml")
+    """Remove the record of a jail with what is kept beside it, so that its root can be collected."""
+    for end in ("toml", "sh", "pid", "pid.keeper"):
+        with contextlib.suppress(FileNotFoundError):
+            state.unlink(f"{PLACE}/{name}.{end}")
 
 
 def collect(state: Dir) -> list[str]:

@@ -118,7 +118,7 @@ def test_a_killed_daemon_leaves_nothing(yard: Yard, daemon: Daemon, whom: str) -
     os.kill(before if whom == "daemon" else engine, signal.SIGKILL)
     assert eventually(lambda: not Path(f"/proc/{engine}/root").exists())
     gone(yard)
-    assert ("a", "S5-service", "warning") in yard.verify("a")
+    assert eventually(lambda: ("a", "S5-service", "warning") in yard.verify("a"))
     yard.ok("start", "a")
     assert daemon.ask()["answer"] == "42"
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from layout.actions.manage import Managed
     from layout.actions.observe import Step
     from layout.core.findings import Finding
-    from layout.core.model import JailPlan
+    from layout.core.model import JailPlan, Mount
     from layout.core.running import Running
     from layout.host.beneath import Dir
     from layout.host.records import JailRecord
@@ -71,6 +71,12 @@ class Design:
             "unit": lambda: units_linux.unit(context, plan),
             "nspawn": lambda: units_linux.nspawn(context, plan),
         }
+
+    def mounts_of_running(self, context: Context, plan: JailPlan) -> tuple[Mount, ...]:
+        """Return what the host sees mounted only while the jail runs. Raises LayoutError."""
+        from layout.actions import mounting
+
+        return mounting.of_running(context.site, plan)
 
     def shown(self, context: Context, plan: JailPlan) -> JailPlan:
         """Return the plan as a picture has it."""

@@ -22,7 +22,7 @@ from layout.host.thin_closure import Wanted, thin_root
 if TYPE_CHECKING:
     from layout.actions.context import Context
     from layout.actions.manage import Managed
-    from layout.core.model import JailPlan
+    from layout.core.model import JailPlan, Mount
     from layout.core.running import Running
     from layout.host.beneath import Dir
     from layout.host.records import JailRecord
@@ -96,7 +96,12 @@ class Thin(Design):
                 hint = f"layout restart {name}"
                 yield error("T2-root", name, "no record of its root", "the record of layout start", hint)
                 return
-            yield from _shown(context, living(context, plan, record), running)
+            if running_platform() is Platform.LINUX:
+                yield from _shown(living(context, plan, record), running)
+            else:
+                from layout.actions.kinds import thin_freebsd
+
+                yield from thin_freebsd.findings(context, plan)
             if not quick:
                 yield from _content(state, record, name)
             yield from _stale(context, plan, record)
@@ -109,7 +114,14 @@ class Thin(Design):
 
     def artefacts(self, context: Context, plan: JailPlan) -> dict[str, Callable[[], str]]:
         """Return what can be rendered: on FreeBSD, the script that runs it without layout."""
-        return {}
+        if plan.jail.platform is not Platform.FREEBSD:
+            return {}
+        from layout.actions.kinds import thin_freebsd
+
+        mounts = kinds.host_mounts(plan.jail, context.site.root)
+        own = thin_freebsd.script_tree(plan.jail.name)
+        live = structs.replace(plan, tables=thin.tables(plan.jail, context.site.root, own, mounts))
+        return {"rc.d": lambda: thin_freebsd.rc_script(context, live, root_of(context, plan))}
 
     def manage(
         self,
@@ -131,12 +143,24 @@ class Thin(Design):
             f"its configuration is the host's: change {places}, then layout restart {plan.jail.name}",
         )
 
+    def mounts_of_running(self, context: Context, plan: JailPlan) -> tuple[Mount, ...]:
+        """Return all that it has on FreeBSD; on Linux the host sees none of it."""
+        if running_platform() is Platform.LINUX or self.running(context, plan) is None:
+            return ()
+        return self._living(context, plan).tables.jail
+
     def shown(self, context: Context, plan: JailPlan) -> JailPlan:
         """Return the plan as a picture has it: with what is mounted while the jail runs."""
         return self._living(context, plan)
 
     def start(self, context: Context, plan: JailPlan, tell: Tell, engine: str | None) -> Running:
         """Make the root, mount it where only the service sees it, and start that."""
+        if running_platform() is Platform.FREEBSD:
+            from layout.actions.kinds import thin_freebsd
+
+            thin_freebsd.refuse_engine(engine)
+            live = self._living(context, plan)
+            return thin_freebsd.start(context, live, tell, lambda state: provide(context, state, plan))
         from layout.actions import running_linux
         from layout.actions.prepare_linux import Own
 
@@ -152,7 +176,25 @@ class Thin(Design):
 
     def stop(self, context: Context, plan: JailPlan, tell: Tell) -> bool:
         """End the service, and with it the last that saw its root."""
-        return super().stop(context, self._living(context, plan), tell)
+        live = self._living(context, plan)
+        if running_platform() is Platform.FREEBSD:
+            from layout.actions.kinds import thin_freebsd
+
+            return thin_freebsd.stop(context, live, tell)
+        return super().stop(context, live, tell)
+
+    def restart(self, context: Context, plan: JailPlan, tell: Tell, engine: str | None) -> Running:
+        """Stop the service, if it runs, and start it from what the program is now."""
+        self.stop(context, plan, tell)
+        return self.start(context, plan, tell, engine)
+
+    def running(self, context: Context, plan: JailPlan) -> Running | None:
+        """Return how the jail stands."""
+        if running_platform() is Platform.FREEBSD:
+            from layout.actions.kinds import thin_freebsd
+
+            return thin_freebsd.running(context, plan)
+        return super().running(context, plan)
 
     def execute(self, context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
         """Run a program of the root in the jail; it has no others."""
@@ -185,7 +227,7 @@ def _left(context: Context, root: Dir, plan: JailPlan) -> Iterator[Finding]:
         yield error("T1-left", path, f"{len(left)} entries: {', '.join(left[:5])}", "nothing", hint)
 
 
-def _shown(context: Context, plan: JailPlan, running: Running) -> Iterator[Finding]:
+def _shown(plan: JailPlan, running: Running) -> Iterator[Finding]:
     """Yield where a running jail has another root, or can write more, than its profile says."""
     from layout.host.linux import roots
 

@@ -9,8 +9,9 @@ from enum import Enum
 from functools import cached_property
 from typing import Generic, NamedTuple, TypeVar
 
-from layout.actions import mounting, probing
+from layout.actions import probing
 from layout.actions.context import Context
+from layout.actions.kinds import design_of
 from layout.actions.observe import Is, Observation, Observer
 from layout.actions.running import running
 from layout.core import mtree
@@ -209,7 +210,7 @@ class JailScene:
     @cached_property
     def mounts_of_running(self) -> tuple[Mount, ...]:
         """What is mounted only while it runs. Raises LayoutError."""
-        return mounting.of_running(self.scene.site, self.plan)
+        return design_of(self.jail.kind).mounts_of_running(self.scene.context, self.plan)
 
     @cached_property
     def observed(self) -> list[Looked]:
