@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +67,41 @@ def test_the_shared_example_does_what_it_says(tmp_path: Path) -> None:
     assert "/etc/hosts" in ended["manage"], "manage says what was changed"
     assert "0 errors" in ended["verify"]
     assert "web: destroyed" in ended["destroy"]
+
+
+@pytest.mark.box
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_the_osless_example_does_what_it_says(tmp_path: Path) -> None:
+    """With a finger daemon of ours in the place of the one in Go, and its arguments."""
+    tmp_path.chmod(0o755)
+    build = tmp_path / "build"
+    build.mkdir()
+    source = TOP / "tests/actions/fingerd.c"
+    for name, version in (("old", "one"), ("fingerd", "two")):
+        flags = ["-Os", "-w", "-static", f'-DVERSION="{version}"']
+        subprocess.run(["gcc", *flags, "-o", build / name, source], check=True)
+    (build / "finger.conf").write_text("root:alice\n")
+    text = (TOP / "profiles/finger.toml").read_text()
+    text = text.replace("/usr/local/libexec/fingerd", str(build / "old"))
+    text = text.replace('"-listen", "127.0.3.79:79"', '"127.0.3.79", "79", "/home"')
+    profile = tmp_path / "jails/etc/profiles/finger.toml"
+    profile.parent.mkdir(parents=True)
+    (tmp_path / "jails").chmod(0o700)
+    profile.write_text(text)
+    path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+    env = {"PATH": path, "LC_ALL": "C.UTF-8", "NO_COLOR": "1", "LAYOUT_ROOT": str(tmp_path / "jails")}
+    said = {}
+    for command in examples("osless"):
+        if command.startswith("install "):
+            continue
+        words = command.replace("/home/build", str(build))
+        done = subprocess.run(words.split(), env=os.environ | env, capture_output=True, text=True)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        said[command.split()[1]] = done.stdout
+        if command.split()[1] in {"start", "update"}:
+            with socket.create_connection(("127.0.3.79", 79), timeout=5) as client:
+                client.sendall(b"nobody\r\n")
+                said[f"{command.split()[1]}ed"] = client.recv(100).decode()
+    assert said["started"].startswith("fingerd one")
+    assert said["updateed"].startswith("fingerd two")
+    assert "0 errors" in said["verify"]

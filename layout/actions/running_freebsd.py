@@ -183,7 +183,11 @@ def execute(context: Context, plan: JailPlan, argv: Sequence[str]) -> int:
     name = plan.jail.name
     if own(context, plan) is None:
         raise LayoutError(name, "not running", "a running jail", f"layout start {name}")
-    inside = session.Session(name, _root(context, plan), tuple(argv), jail=name)
+    root = _root(context, plan)
+    user = design_of(plan.jail.kind).user(plan)
+    # Who is not root cannot do anything to the host's devices, and a jail with one program has none.
+    dev = "/dev" if user else ""
+    inside = session.Session(name, root, tuple(argv), jail=name, user=user, dev=dev)
     with session.held_signals():
         return session.run_session(inside)
 

@@ -120,6 +120,8 @@ def check(profile: Profile, name: str) -> Profile:
         if platform is Platform.FREEBSD:
             check_outside(settings, f"{name}: {platform}")
         check_kind(profile.kind, settings, platform, f"{name}: {platform}")
+    if profile.kind is Kind.OSLESS and (profile.suid or profile.exec):
+        raise UsageError(name, "suid or exec = true", "neither: in an OS-less jail nothing of it can be had")
     return profile
 
 

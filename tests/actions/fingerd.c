@@ -1,8 +1,9 @@
 // fingerd ADDR PORT HOMES [LOG]: answers RFC 1288 queries with a user's .plan, one at a time; needs no other file.
-// VERSION is in each answer. With -DBROKEN it ends at once; with -DDEAF it does not heed SIGTERM.
+// Started as root with -u UID:GID first, it becomes that user once it listens. VERSION is in each answer. With -DBROKEN it ends at once; with -DDEAF it does not heed SIGTERM.
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,6 +41,12 @@ static void answer(int client, const char *homes, int log) {
 }
 
 int main(int count, char **words) {
+    int uid = 0, gid = 0;
+    if (count > 2 && !strcmp(words[1], "-u")) {
+        sscanf(words[2], "%d:%d", &uid, &gid);
+        count -= 2;
+        words += 2;
+    }
     if (count == 2 && !strcmp(words[1], "-version")) return puts(VERSION), 0;
     if (count < 4) return fprintf(stderr, "usage: fingerd ADDR PORT HOMES [LOG]\n"), 2;
 #ifdef BROKEN
@@ -51,11 +58,12 @@ int main(int count, char **words) {
     signal(SIGPIPE, SIG_IGN);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(words[2]))};
     inet_pton(AF_INET, words[1], &address.sin_addr);
-    int log = count > 4 ? open(words[4], O_WRONLY | O_CREAT | O_APPEND, 0644) : -1;
-    if (count > 4 && log < 0) perror(words[4]);
     int server = socket(AF_INET, SOCK_STREAM, 0), one = 1;
     setsockopt(server, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(server, (void *)&address, sizeof address) || listen(server, 5)) return perror("fingerd: bind"), 1;
+    if (uid && (setgroups(0, 0) || setgid(gid) || setuid(uid))) return perror("fingerd: setuid"), 1;
+    int log = count > 4 ? open(words[4], O_WRONLY | O_CREAT | O_APPEND, 0644) : -1;
+    if (count > 4 && log < 0) perror(words[4]);
     for (;;) {
         int client = accept(server, 0, 0);
         if (client < 0) continue;

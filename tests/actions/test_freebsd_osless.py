@@ -48,24 +48,32 @@ class Host(FreeBSD):
         shutil.copy(fingerd(*flags), self.work / "build" / name)
         return str(self.work / "build" / name)
 
-    def profile(self, osless: str = "", head: str = "", command: str = "", mounts: str = "") -> None:
+    def profile(
+        self,
+        osless: str = "",
+        head: str = "",
+        command: str = "",
+        port: int = 1079,
+        network: str = "",
+        redirect: str = "",
+    ) -> None:
         text = PROFILE.format(
             platform="freebsd",
             program=self.work / "build/fingerd",
             homes=self.work / "homes",
             command=command or f'["/{PROGRAM}", "127.0.0.1", "1079", "/home", "/log/queries"]',
-            port=1079,
+            port=port,
             address="127.0.0.1",
             osless=osless,
-            service=mounts,
-            network="",
+            service="",
+            network=f"{network}\n{redirect}",
         )
         self.write("profile", text.replace("\n[freebsd.osless]", f"{head}\n[freebsd.osless]", 1))
         self.ok("cp profile /usr/local/etc/layout/profiles/finger.toml")
 
-    def finger(self, query: str) -> str:
+    def finger(self, query: str, port: int = 1079) -> str:
         """Ask as a client of the host, outside the jail."""
-        return self(f"printf '{query}\\r\\n' | busybox nc -w 3 127.0.0.1 1079").out
+        return self(f"printf '{query}\\r\\n' | busybox nc -w 3 127.0.0.1 {port}").out
 
     def rc(self, method: str) -> Done:
         """Run the script as an administrator does, by dash."""
@@ -197,6 +205,41 @@ def test_a_number_that_the_host_has_no_name_for_is_refused(host: Host) -> None:
     assert "no user 54321 with group 54321" in host.fails("start", "finger")
     assert host("jls -j finger jid").code != 0
     assert host.codes() == set()
+
+
+def test_one_that_drops_root_itself_has_the_low_port(host: Host) -> None:
+    command = f'["/{PROGRAM}", "-u", "65534:65534", "127.0.0.1", "79", "/home"]'
+    host.profile("drops_root = true", command=command, port=79)
+    host.does("init", "finger")
+    host.does("start", "finger")
+    assert "Alice plans." in host.finger("alice", 79)
+    pid = host.ok("cat /var/run/osless_finger.pid").strip()
+    assert host.ok(f"ps -o uid= -p {pid}").strip() == "65534"
+    assert host.codes() == set()
+    # Another one, as root: somebody's mistake, and found.
+    host.ok(f"jexec finger /{PROGRAM} 127.0.0.1 7979 /home >/dev/null 2>&1 & sleep 0.5")
+    assert "S3-running" in host.codes()
+
+
+def test_exec_runs_the_program_as_its_user(host: Host) -> None:
+    host.does("init", "finger")
+    host.does("start", "finger")
+    assert host.does("exec", "finger", "--", f"/{PROGRAM}", "-version") == "one\n"
+    assert host.layout("exec", "finger", "--", "/bin/sh", "-c", "id").code in {126, 127}
+    assert "no shell" in host.fails("exec", "finger", code=2)
+    assert "without a shell" in host.fails("manage", "finger", code=2)
+
+
+def test_the_packet_filter_leads_the_low_port_to_one_for_everybody(host: Host) -> None:
+    host.profile(
+        network='ip4 = ["192.168.1.2/32"]\ninterface = "lo1"\nexternal = "bce1"',
+        redirect="[[freebsd.redirect]]\nport = 79\nto = 1079\naddress = '192.0.2.3'\n",
+    )
+    rules = host.does("render", "pf.conf", "finger")
+    assert "rdr" in rules
+    assert "192.0.2.3 port 79 -> 192.168.1.2 port 1079" in " ".join(rules.split())
+    # Without NAT it can be reached and cannot call out.
+    assert not [line for line in rules.splitlines() if line.startswith("nat ")]
 
 
 def test_one_that_stays_root_is_found_out_and_stopped(host: Host) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from busybox_yard import eventually, processes
+from net_yard import OUTSIDE, Outside, missing, outside
 from osless_yard import NAME, PROGRAM, Finger, finger, fingerd
 from yard import mount, mounts, umount
 
@@ -129,6 +130,7 @@ def test_exec_runs_the_program_as_its_user(jail: Finger, capfd: pytest.CaptureFi
     jail.ok("start", NAME)
     assert jail.run("exec", NAME, "--", f"/{PROGRAM}", "-version").code == 0
     assert "one" in capfd.readouterr().out
+    assert "no shell" in jail.fails("exec", NAME, code=2)
 
 
 def test_what_does_not_heed_its_signal_as_process_1_is_ended_at_once(jail: Finger) -> None:
@@ -155,6 +157,27 @@ def test_show_and_status_know_it(jail: Finger) -> None:
     assert "log" in shown
     jail.ok("start", NAME)
     assert "direct" in jail.ok("status", NAME)
+
+
+@pytest.fixture(name="client", scope="module")
+def _client() -> Iterator[Outside]:
+    if missing():
+        pytest.skip(f"needs {missing()}")
+    with outside() as client:
+        yield client
+
+
+def test_a_redirect_leads_the_low_port_to_one_for_everybody(jail: Finger, client: Outside) -> None:
+    own = 'ip4 = ["10.79.0.2/30"]\nip6 = ["disable"]\ngateway = ["10.79.0.1"]\napply = true'
+    network = f'{own}\nexternal = "{OUTSIDE}"\n[[linux.redirect]]\nport = 79\nto = 1079'
+    jail.profile(network=network, address="10.79.0.2")
+    jail.ok("start", NAME)
+    assert client.ask(79, say="alice\r\n") == "fingerd one\nAlice plans.\n"
+    found = status_of(jail.pid())
+    assert (int(found["CapBnd"], 16), found["Uid"].split()[0]) == (0, "65534")
+    assert jail.codes() == set()
+    jail.ok("stop", NAME)
+    jail.profile()
 
 
 # --- deploys ----------------------------------------------------------------------------------------------

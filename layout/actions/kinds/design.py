@@ -157,6 +157,13 @@ class Design:
         found: int = _here().execute(context, plan, argv)
         return found
 
+    def user(self, plan: JailPlan) -> str:
+        """FreeBSD: return the host's name of the user that a command in the jail is run as; "" is its root.
+
+        Raises LayoutError.
+        """
+        return ""
+
     def drift(self, context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
         """Return in what a running service has more than it should."""
         if running_platform() is not Platform.LINUX:  # jail(8) is asked by layout.actions.booting_freebsd

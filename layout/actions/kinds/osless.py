@@ -136,6 +136,20 @@ class Osless(Design):
 
         osless_freebsd.stop(context, plan)
 
+    def user(self, plan: JailPlan) -> str:
+        """Return the host's name of the jail's only user."""
+        from layout.actions.kinds import osless_freebsd
+
+        return osless_freebsd.user_name(plan)
+
+    def execute(self, context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
+        """Run the program once more, as its user: there is no other one, and no shell."""
+        if not argv:
+            name = plan.jail.name
+            hint = f"layout exec {name} -- {plan.jail.settings.service.command[0]} ..."
+            raise UsageError(f"exec {name}", "no command", "one: the jail has no shell", hint)
+        return super().execute(context, plan, argv)
+
     def drift(self, context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
         """Return in what its process has more than it should: another user, capabilities, mounts."""
         if running_platform() is Platform.FREEBSD:

@@ -92,6 +92,17 @@ def _call(context: Context, plan: JailPlan, method: str) -> Done:
     return run("/bin/sh", path, method, ok=range(256), timeout=limit)
 
 
+def user_name(plan: JailPlan) -> str:
+    """Return the host's name of the user that the profile gives by number. Raises LayoutError."""
+    settings = plan.jail.settings.osless
+    name = run("id", "-un", str(settings.uid), ok=range(256)).stdout.strip()
+    group = run("id", "-g", name, ok=range(256)).stdout.strip() if name else ""
+    if group != str(settings.gid):
+        found = f"no user {settings.uid} with group {settings.gid}"
+        raise LayoutError("passwd(5) of the host", found, f"who {plan.jail.name} runs as", "see pw(8)")
+    return name
+
+
 def require_user(plan: JailPlan) -> None:
     """Make sure that the program runs as the user of the profile. Raises LayoutError."""
     for where, found, expected in drift(plan):

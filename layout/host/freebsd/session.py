@@ -36,6 +36,8 @@ class Session:
     addresses, else with none. `chroot`: by chroot(8), without a jail. `ruleset` is the devfs ruleset that
     the jail is held to. `environment` holds variables besides those of `variables`, or in their place.
     `jail`: one that runs already, and is entered as it is, in place of one that is made for the session.
+    `user`: a name of the host to be there, in place of root. `dev`: where its devices are, if not in /dev of
+    its root.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Session:
     ruleset: int = 4
     environment: Mapping[str, str] = field(default_factory=dict)
     jail: str = ""
+    user: str = ""
+    dev: str = ""
 
 
 @contextlib.contextmanager
@@ -174,7 +178,8 @@ def _words(session: Session) -> list[str]:
     if session.chroot:
         enter = [require("chroot", "the base system"), session.mountpoint]
     else:
-        enter = [require("jexec", "the base system"), session.jail or jail_name(session.name)]
+        user = ("-u", session.user) if session.user else ()
+        enter = [require("jexec", "the base system"), *user, session.jail or jail_name(session.name)]
     if session.jail and session.command:
         # It may have no shell.
         return [*enter, *session.command]
@@ -186,7 +191,7 @@ def _words(session: Session) -> list[str]:
 def _become(session: Session, words: list[str], standard: tuple[Standard, ...], slave: int) -> int:
     """In the child: become what enters the jail; returns an exit status only when that fails."""
     try:
-        take(standard, slave, f"{session.mountpoint}/dev")
+        take(standard, slave, session.dev or f"{session.mountpoint}/dev")
         terminal = os.environ.get("TERM")
         os.closerange(3, max(os.sysconf("SC_OPEN_MAX"), 65536))
         os.chdir("/")
