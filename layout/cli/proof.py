@@ -26,14 +26,28 @@ def print_selftest(output: Output, found: Document) -> None:
     if output.verbose:
         _print_each(output, found)
     _print_residue(output, found)
-    for place in found.places:
-        for bad in _failed(place.results):
-            output.result(f"  {output.paint(RED, 'failed')} {place.name}: {bad.id}: {bad.text}: {_said(bad)}")
+    _print_failed(output, found)
     output.result(_sum(found.counts))
     output.result(output.paint(GREEN, "ok") if found.ok else output.paint(RED, "FAILED"))
     if found.counts.not_run or found.counts.not_shown:
         who = "as root, and " if found.user_namespace else ""
         output.note(f"what was not run is not known to be blocked: run it {who}with what is named above")
+
+
+def _print_failed(output: Output, found: Document) -> None:
+    """Print what worked or is odd, each; what proves nothing, once, with where that is so."""
+    quiet: dict[tuple[str, str], list[str]] = {}
+    for place in found.places:
+        for one in _failed(place.results):
+            if one.verdict in {"not run", "not shown"}:
+                quiet.setdefault((one.verdict, one.id), []).append(place.name)
+                continue
+            output.result(f"  {output.paint(RED, 'failed')} {place.name}: {one.id}: {one.text}: {_said(one)}")
+    together: dict[tuple[str, str], list[str]] = {}
+    for (verdict, name), places in quiet.items():
+        together.setdefault((verdict, "; ".join(places)), []).append(name)
+    for (verdict, where), names in together.items():
+        output.result(f"  {output.paint(RED, verdict)} {where}: {', '.join(names)}")
 
 
 def _failed(results: tuple[Result, ...]) -> list[Result]:

@@ -15,6 +15,7 @@ from yard import mounts
 from layout.actions import prepare_linux, selftest_linux
 from layout.actions.selftest import Document, selftest
 from layout.core.attacks import ENGINE, HOST, SESSION, TRAPS, Result
+from layout.host.linux import sandbox
 from layout.host.linux.attacks import frame, known
 from layout.host.linux.engines import bwrap
 
@@ -124,6 +125,22 @@ def test_an_engine_that_keeps_all_capabilities_is_found_out(monkeypatch: pytest.
     broken = {one.id for one in of(found, "bwrap, weak").values() if one.verdict == "worked"}
     assert {"remount", "umount", "mount", "handle", "own-namespace"} <= broken
     assert {one.id for one in of(found, "manage").values() if one.verdict == "worked"} == set()
+
+
+def test_in_a_user_namespace_what_has_no_control_is_not_shown_and_nothing_is_passed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = sandbox.run
+    monkeypatch.setattr(
+        sandbox, "run", lambda work, seconds, user_namespace: real(work, seconds, user_namespace=True)
+    )
+    monkeypatch.setattr(prepare_linux, "ENGINES", {"bwrap": bwrap})
+    found = run()
+    assert not found.ok
+    assert (found.counts.worked, found.counts.odd) == (0, 0)
+    results = of(found, "bwrap, weak")
+    assert {results[name].verdict for name in ("handle", "device")} == {"not shown"}
+    assert {results[name].verdict for name in ("write-base", "remount", "execute", "chroot")} == {"blocked"}
 
 
 def test_where_no_engine_is_installed_nothing_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,7 +198,8 @@ def _view(path: str) -> None:
 
 def _hide_device_trees() -> None:
     for mount in mountinfo.parse(table.read_bytes(), _NEW.encode()):
-        if mount.fstype == "devtmpfs":
+        # Single nodes of the host are bound in the new /dev where none can be made.
+        if mount.fstype == "devtmpfs" and not mount.target.startswith(f"{_NEW}/dev/"):
             try:
                 syscalls.umount(os.fsencode(mount.target), syscalls.MNT_DETACH)
             except OSError:  # locked: it came with the mounts of another user namespace
