@@ -76,8 +76,8 @@ def render_ipnat(plan: JailPlan) -> str:
             if ":" not in address:
                 # The first line is for what has ports, the second for the rest.
                 lines += [
-                    f"map {outside} {address}/32 -> 0/32 {_PORTS}",
-                    f"map {outside} {address}/32 -> 0/32",
+                    f"map {outside} {address}/32 -> 0.0.0.0/32 {_PORTS}",
+                    f"map {outside} {address}/32 -> 0.0.0.0/32",
                 ]
     for route in routes(jail.settings):
         key = f"profile {jail.profile}: redirect of port {route.port}"

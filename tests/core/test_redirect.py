@@ -130,8 +130,8 @@ def test_without_nat_no_rule_lets_the_jail_out() -> None:
 def test_ipnat_gets_the_lines_of_ipnat_5() -> None:
     text = packetfilter.render_ipnat(plan(Redirect(port=21, address="192.0.2.1"), nat=True))
     assert [line for line in text.splitlines() if not line.startswith("#")] == [
-        "map em0 10.79.0.2/32 -> 0/32 portmap tcp/udp 10000:65000",
-        "map em0 10.79.0.2/32 -> 0/32",
+        "map em0 10.79.0.2/32 -> 0.0.0.0/32 portmap tcp/udp 10000:65000",
+        "map em0 10.79.0.2/32 -> 0.0.0.0/32",
         "rdr em0 192.0.2.1/32 port 21 -> 10.79.0.2 port 21 tcp",
     ]
 

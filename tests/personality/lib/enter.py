@@ -34,6 +34,7 @@ SBIN = [
     "mount_nullfs",
     "mtree",
     "personality",
+    "ipnat",
     "pfctl",
     "pkg",
     "pw",
