@@ -249,6 +249,44 @@ def test_one_that_stays_root_is_found_out_and_stopped(host: Host) -> None:
     assert host("jls -j finger jid").code != 0
 
 
+def test_on_datasets_it_is_as_the_source_has_it(host: Host) -> None:
+    host.ok("zfs create -o mountpoint=none zroot/jails")
+    host.ok("echo 'zfs = \"zroot/jails\"' >>/usr/local/etc/layout/layout.toml")
+    host.does("init", "finger")
+    content, logs = "zroot/jails/s/finger", "zroot/jails/t/finger"
+    keys = "setuid,devices,exec,atime,utf8only,readonly"
+    get = f"zfs get -H -o value {keys}"
+    assert host.ok(f"{get} {content}").split() == ["off", "off", "on", "off", "on", "on"]
+    assert host.ok(f"{get} {logs}").split() == ["off", "off", "off", "off", "on", "off"]
+    assert host.codes() == set()
+    assert "0 changes" in host.does("init", "finger")
+    host.refused(f"touch {host.root}/s/finger/etc/x", "Read-only")
+    host.does("start", "finger")
+    assert "Alice plans." in host.finger("alice")
+    host.does("update", "finger", host.build("two", '-DVERSION="two"'))
+    assert host.finger("alice").startswith("fingerd two")
+    assert host.ok(f"zfs get -H -o value readonly {content}").strip() == "on"
+    assert host.codes() == set()
+    host.does("stop", "finger")
+    host.ok(f"zfs set exec=on {logs}")
+    assert host.codes() == {"O5-dataset"}
+    host.ok(f"zfs set exec=off {logs}; zfs set readonly=off {content}")
+    assert host.codes() == {"O5-dataset"}
+    host.does("init", "finger")
+    assert host.codes() == set()
+    host.does("umount", "finger")
+    host.ok(f"zfs unmount {content}")
+    host.does("mount", "finger")
+    assert host.codes() == set()
+    host.does("umount", "finger")
+    host.ok(f"zfs snapshot {content}@kept")
+    assert "@kept" in host.fails("destroy", "finger")
+    host.ok(f"zfs destroy {content}@kept")
+    host.does("destroy", "finger")
+    left = host.ok("zfs list -H -r -o name zroot").split()
+    assert left == ["zroot", "zroot/jails", "zroot/jails/s", "zroot/jails/t"]
+
+
 def test_a_script_of_somebody_else_stays_and_an_edited_one_is_found(host: Host) -> None:
     host.ok(f"mkdir -p {os.path.dirname(SCRIPT)}; echo '#!/bin/sh' >{SCRIPT}")
     assert "layout did not write" in host.fails("init", "finger")

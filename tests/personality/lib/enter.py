@@ -45,6 +45,7 @@ SBIN = [
     "sysctl",
     "sysrc",
     "umount",
+    "zfs",
 ]
 BIN = [
     "cap_mkdb",
