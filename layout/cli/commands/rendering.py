@@ -26,6 +26,7 @@ class Artefact(StrEnum):
     CONFIG = "layout.toml"
     UNIT = "unit"
     NSPAWN = "nspawn"
+    DROPIN = "dropin"
     PF_CONF = "pf.conf"
     IPNAT = "ipnat"
     NFT = "nft"
@@ -57,7 +58,7 @@ def render(
             _host_script(found, names, "")
         case Artefact.JAIL_CONF | Artefact.RC_CONF:
             _jails(found, kind, names, preset)
-        case Artefact.UNIT | Artefact.NSPAWN | Artefact.RC_D:
+        case Artefact.UNIT | Artefact.NSPAWN | Artefact.DROPIN | Artefact.RC_D:
             _one_jail(found, kind, names or [], platform)
         case Artefact.PF_CONF | Artefact.IPNAT | Artefact.NFT:
             _rules(found, kind, names, preset)

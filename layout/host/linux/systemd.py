@@ -14,13 +14,14 @@ UNITS = "/run/systemd/system"
 _LINES = 8
 
 
-def _is_booted() -> bool:
+def is_booted() -> bool:
+    """Say whether systemd is process 1 here."""
     return os.path.isdir(UNITS) and run.which("systemctl") is not None
 
 
 def require_booted() -> None:
     """Make sure that systemd is process 1 here. Raises LayoutError."""
-    if not _is_booted():
+    if not is_booted():
         hint = "use --engine bwrap or nspawn"
         raise LayoutError("this host", "no systemd as process 1", "a host that booted with systemd", hint)
 
@@ -34,12 +35,29 @@ def install(unit: str, text: str) -> None:
 
 def remove(unit: str) -> None:
     """Take a unit away, and forget that it failed. Raises LayoutError."""
-    if not _is_booted():
+    if not is_booted():
         return
     run.run("systemctl", "reset-failed", unit, ok=range(256))
     with contextlib.suppress(FileNotFoundError), open_root(UNITS) as units:
         units.unlink(unit)
         run.run("systemctl", "daemon-reload")
+
+
+def reload() -> None:
+    """Let systemd read units and drop-ins again. Raises CommandError."""
+    run.run("systemctl", "daemon-reload")
+
+
+def restart(unit: str) -> None:
+    """Restart a unit, or start it. Raises CommandError."""
+    run.run("systemctl", "restart", unit)
+
+
+def dropins_of(unit: str) -> list[str]:
+    """Return the drop-ins that systemd has read for a unit; none when its files have changed since."""
+    done = run.run("systemctl", "show", "--property=DropInPaths,NeedDaemonReload", unit)
+    fields = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    return [] if fields.get("NeedDaemonReload") == "yes" else fields.get("DropInPaths", "").split()
 
 
 def start(unit: str) -> None:
@@ -49,14 +67,14 @@ def start(unit: str) -> None:
 
 def stop(unit: str) -> None:
     """Stop a unit and wait until nothing of it is left. Raises CommandError."""
-    if not _is_booted():
+    if not is_booted():
         return
     run.run("systemctl", "stop", unit, ok=(0, 5))  # 5: there is no such unit
 
 
 def main_process(unit: str) -> int | None:
     """Return the main process of a unit that is active, or None. Raises LayoutError."""
-    if not _is_booted():
+    if not is_booted():
         return None
     done = run.run("systemctl", "show", "--property=ActiveState,MainPID", unit)
     fields = dict(line.partition("=")[::2] for line in done.stdout.splitlines())

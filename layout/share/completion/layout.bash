@@ -99,7 +99,7 @@ _layout()
     'plan '*) kind='profile' ;;
     'profile check '*) kind='file' ;;
     'profile show 0') kind='profile' ;;
-    'render 0') kind='choice' words='fstab jail.conf rc.conf rc.d rc.d-verify periodic layout.toml unit nspawn pf.conf ipnat nft' ;;
+    'render 0') kind='choice' words='fstab jail.conf rc.conf rc.d rc.d-verify periodic layout.toml unit nspawn dropin pf.conf ipnat nft' ;;
     'render '*) kind='jail' ;;
     'restart '*) kind='jail' ;;
     'show '*) kind='jail' ;;
