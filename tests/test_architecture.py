@@ -74,6 +74,7 @@ PATH_DOORS = {
     "layout.host.site": "looks at ROOT and its parents, before there is a descriptor to go by",
     "layout.host.closure": "reads the host's own programs and libraries",
     "layout.host.thin_closure": "as closure",
+    "layout.host.program_facts": "as closure",
     "layout.host.interpreter": "reads the running Python, writes a base of it in the sandbox of selftest",
     "layout.host.libraries": "as closure",
     "layout.host.ldso": "as closure",

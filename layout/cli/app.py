@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "jails": ("status", "start", "stop", "restart", "exec"),
     "deploying": ("update",),
     "profiles": ("profile",),
+    "advice": ("advise",),
     "bases": ("base",),
     "proving": ("audit", "selftest"),
     "completions": ("completion",),

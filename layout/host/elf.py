@@ -177,6 +177,32 @@ def _elf(path: str, file: IO[bytes]) -> Elf:
     )
 
 
+def dynamic_names(path: str) -> frozenset[str]:
+    """Return all names in the dynamic string table of an ELF file: functions, and libraries.
+
+    Imported and defined ones alike; none for a static program. Raises LayoutError as read_program does.
+    """
+    from elftools.elf.elffile import ELFFile
+
+    try:
+        with open(path, "rb") as file:
+            elf = ELFFile(file)
+            headers = []
+            for number in range(min(elf["e_phnum"], _MAX_SEGMENTS)):
+                file.seek(elf["e_phoff"] + number * elf["e_phentsize"])
+                headers.append(elf.structs.Elf_Phdr.parse_stream(file))
+            for header in headers:
+                if header["p_type"] == "PT_DYNAMIC":
+                    tags = _tags(elf, _segment(path, file, header, _MAX_DYNAMIC))
+                    strings = _strings(path, file, headers, dict(reversed(tags)))
+                    return frozenset(name.decode("ascii", "replace") for name in strings.split(b"\0"))
+    except LayoutError:
+        raise
+    except Exception as error:  # as above: whatever damaged bytes raise
+        raise _damaged(path, printable(str(error)) or type(error).__name__) from error
+    return frozenset()
+
+
 def _segment(path: str, file: IO[bytes], header: Any, limit: int) -> bytes:
     size: int = header["p_filesz"]
     if size > limit:

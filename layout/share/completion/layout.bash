@@ -79,10 +79,11 @@ _layout()
     'verify') options='--quick --probe --base' ;;
     esac
     case ${kind:-"$command $count"} in
-    ' '[0-9]*) kind='choice' words='audit base completion destroy exec fstab init manage mount plan profile recover render restart selftest show start status stop umount update verify' ;;
+    ' '[0-9]*) kind='choice' words='advise audit base completion destroy exec fstab init manage mount plan profile recover render restart selftest show start status stop umount update verify' ;;
     'base '[0-9]*) kind='choice' words='build list merge verify' ;;
     'base build '[0-9]*) kind='choice' words='archive debian dir host' ;;
     'profile '[0-9]*) kind='choice' words='check list schema show' ;;
+    'advise 0') kind='any' ;;
     'audit '*) kind='jail' ;;
     'base build archive 0') kind='file' ;;
     'base build dir 0') kind='directory' ;;

@@ -1,0 +1,34 @@
+"""`layout advise`: which design suits a program."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from layout.cli.app import app, globals_of
+from layout.cli.output import columns
+
+
+@app.command()
+def advise(
+    ctx: typer.Context,
+    program: Annotated[str, typer.Argument(help="Its absolute path.", show_default=False)],
+) -> None:
+    """Look at a program without running it, and propose a profile: the profile on stdout, why on stderr."""
+    from layout.actions.advise import propose
+
+    output = globals_of(ctx).output
+    found = propose(program)
+    if output.json:
+        output.document(found)
+        return
+    rows = [
+        (f"{'*' if one.kind is found.kind else ' '} {one.kind}", "suits" if one.suits else "no", one.why)
+        for one in found.reasons
+    ]
+    for line in columns(rows):
+        output.note(line)
+    for note in found.notes:
+        output.note(f"  {note}")
+    output.raw(found.profile)
