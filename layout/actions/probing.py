@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from layout.core import probing, tinyprogram
+from layout.core import jailconf, probing, tinyprogram
 from layout.core.compare import Live
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, error, named
@@ -53,7 +53,7 @@ def _attempts(
     """Try it; None when there is nothing to try it in."""
     if running_platform() is Platform.LINUX:
         return _on_linux(context, plan, live, special)
-    return None
+    return _on_freebsd(context, plan, live, special)
 
 
 def _on_linux(
@@ -75,6 +75,24 @@ def _on_linux(
     attempts = host.running(_task(expected, special), name, pid, expected.capabilities)
     held, looked = host.held_outside(pid)
     return expected, [*attempts, *(held or [Attempt("A6", "descriptor", "processes", "/")] * looked)]
+
+
+def _on_freebsd(
+    context: Context, plan: JailPlan, live: Live, special: Sequence[str]
+) -> tuple[Expected, Sequence[Attempt]] | None:
+    from layout.host.freebsd import jails
+    from layout.host.freebsd import probe as host
+
+    name, top = plan.jail.name, plan.tables.jail[0].target
+    if not live.at(top):
+        return None
+    expected = _expect(plan, below(live, top))
+    task = _task(expected, special)
+    found = jails.find(name)
+    if found is not None and found.path == top:
+        return expected, host.attached(task, found.jid)
+    with host.throw_away(name, top, jailconf.policy(plan, context.site)) as jid:
+        return expected, host.attached(task, jid)
 
 
 def below(live: Live, top: str) -> list[MountPoint]:

@@ -190,6 +190,22 @@ def _rules(plan: JailPlan, site: Site) -> Iterator[tuple[str, Value]]:
     yield "exec.poststop", f"pfctl -q -a {anchor} -F all"
 
 
+_POLICY = ("children.max", "devfs_ruleset", "enforce_statfs", "securelevel")
+
+
+def policy(plan: JailPlan, site: Site) -> list[str]:
+    """Return what a jail may do, as arguments of jail(8): for a jail like it, without addresses."""
+    found = ["ip4=disable", "ip6=disable"]
+    for name, value in parameters(plan, site):
+        if name.startswith("allow.") or name in _POLICY:
+            head, _, last = name.rpartition(".")
+            if isinstance(value, bool):
+                found.append(f"{head}.{'' if value else 'no'}{last}")
+            else:
+                found.append(f"{name}={value}")
+    return found
+
+
 def release(root: str, tables: Sequence[str]) -> str:
     """Return the command that unmounts what is left of a jail, and does not mind when there is nothing."""
     commands = [f"umount {shlex.quote(f'{root}/dev')}"]

@@ -6,8 +6,11 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
+
+from layout.core.errors import printable
 
 ENDING = (
     signal.SIGTERM,
@@ -61,6 +64,15 @@ def fork(child: Callable[[], int]) -> int:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid
+
+
+def load_nothing_more() -> None:
+    """Make every later import fail: it would run code from the session's tree with this process's rights."""
+    printable("\n")  # Python loads the codec that this needs when it is first used
+    sys.path.clear()
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path_importer_cache.clear()
 
 
 class SignalInbox:

@@ -4,6 +4,8 @@ sys.platform is freebsd15, nothing of layout.host.linux can be imported, what Fr
 in `os` (CPython's configure, and the availability notes of its documentation), and there is no /proc.
 """
 
+import contextlib
+import ctypes
 import fcntl
 import os
 import select
@@ -30,10 +32,43 @@ for _module, _names in _GONE.items():
             delattr(_module, _name)
 
 
+_LOOKING: list[bool] = []
+
+
+@contextlib.contextmanager
+def _allowed():
+    """Let the pretended kernel look at Linux, which it is made of."""
+    _LOOKING.append(True)
+    try:
+        yield
+    finally:
+        _LOOKING.pop()
+
+
+_CDLL = ctypes.CDLL
+
+
+def _load(name, *words, **more):
+    """Load a library; libc as FreeBSD has it."""
+    found = _CDLL(name, *words, **more)
+    if name is not None:
+        return found
+    from kernel_calls import Libc
+
+    ctypes.CDLL = _CDLL  # the personality's own
+    try:
+        return Libc(found, _allowed)
+    finally:
+        ctypes.CDLL = _load
+
+
+ctypes.CDLL = _load
+
+
 def _strict(event: str, arguments: tuple[object, ...]) -> None:
     if event == "import" and str(arguments[0]).startswith("layout.host.linux"):
         raise ImportError(f"{arguments[0]}: this is FreeBSD")
-    if event in ("open", "os.listdir", "os.scandir", "os.chdir") and arguments:
+    if not _LOOKING and event in ("open", "os.listdir", "os.scandir", "os.chdir") and arguments:
         path = arguments[0]
         if isinstance(path, str | bytes) and os.fsdecode(path).startswith(("/proc/", "/sys/")):
             raise FileNotFoundError(2, "No such file or directory", path)

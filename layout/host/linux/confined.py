@@ -14,7 +14,6 @@ import re
 import signal
 import socket
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -145,7 +144,7 @@ def _confine(session: Session, standard: tuple[Standard, ...], keeper: int, chan
         session.attach()
     except Exception as error:
         raise failure(error, "the writable view attached", session.mountpoint) from error
-    load_nothing_more()
+    forked.load_nothing_more()
     _change_root(session.mountpoint)
     # no_new_privs is not set: su, sudo and file capabilities of the base are part of what package tools
     # use, and none gives more than the bounding set leaves. What comes from the jail's t is kept off by
@@ -190,15 +189,6 @@ def _become_root() -> None:
         with open("/proc/self/setgroups", encoding="ascii") as file:
             if file.read().strip() != "deny":
                 raise
-
-
-def load_nothing_more() -> None:
-    """Make every later import fail: it would run code from the session's tree with this process's rights."""
-    printable("\n")  # Python loads the codec that this needs when it is first used
-    sys.path.clear()
-    sys.meta_path.clear()
-    sys.path_hooks.clear()
-    sys.path_importer_cache.clear()
 
 
 def _change_root(mountpoint: str) -> None:

@@ -78,7 +78,7 @@ class Entry:
         process.close_descriptors(wanted)
         confined.close_standard(standard)
         os.setsid()
-        confined.load_nothing_more()
+        forked.load_nothing_more()
         syscalls.setns(self.target, self.namespaces)
         os.fchdir(self.root)
         os.chroot(".")

@@ -20,7 +20,7 @@ from layout.core.probing import Attempt, Place
 from layout.host import forked, inside
 from layout.host.beneath import open_root
 from layout.host.inside.executing import name_of
-from layout.host.linux import confined, enter, process, procs, syscalls, table
+from layout.host.linux import enter, process, procs, syscalls, table
 
 KEPT = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID", "SETPCAP")
 _MNT_EXPIRE = 4
@@ -125,7 +125,7 @@ def _probe(
 ) -> int:
     try:
         process.set_name(b"layout-probe")
-        confined.load_nothing_more()
+        forked.load_nothing_more()
         enter_root()
         process.forbid_inspection()
         process.keep_capabilities(keep)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from layout.host import forked
-from layout.host.linux import confined, process
+from layout.host.linux import process
 from layout.host.linux.session import NINE
 
 pytestmark = pytest.mark.box
@@ -518,7 +518,7 @@ def test_process_1_loads_no_code_once_the_root_has_changed() -> None:
     def check() -> int:
         import colorsys  # noqa: F401 - control: it can be loaded
 
-        confined.load_nothing_more()
+        forked.load_nothing_more()
         try:
             import imaplib  # noqa: F401
         except ImportError:

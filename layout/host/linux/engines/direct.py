@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from layout.core.errors import LayoutError
-from layout.host.linux import confined, process, stage, syscalls
+from layout.host import forked
+from layout.host.linux import process, stage, syscalls
 
 NAME = "direct"
 _CGROUP = 0x02000000
@@ -57,7 +58,7 @@ class Direct:
                 raise
         process.sethostname(self.hostname.encode())
         path = self.program or self.command[0]
-        confined.load_nothing_more()
+        forked.load_nothing_more()
         _change_root()
         os.umask(0o022)
         try:

@@ -1,0 +1,218 @@
+"""The probes' child on FreeBSD: attached to the jail, or to a throw-away one with the same parameters.
+
+A process that jail_attach(2) puts into a jail has what the kernel gives that jail's root, and no more: it is
+the kernel's own policy that is tried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+
+from layout.core.errors import LayoutError
+from layout.core.probing import Attempt, Place
+from layout.host import forked, inside
+from layout.host.freebsd import jails, process, session
+from layout.host.inside.executing import name_of
+from layout.host.run import run
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_HANDLE = ctypes.create_string_buffer(64)
+"""struct fhandle of nothing: whether one may ask is said before it is looked at (fhopen(2))."""
+_SOCK_FDS = 65536
+# Answers of a kernel that would have let it be done.
+_MAY = frozenset({errno.EINVAL, errno.ENODEV, errno.ENOENT, errno.ESTALE})
+
+
+class _Vector(ctypes.Structure):
+    """struct iovec."""
+
+    _fields_ = (("base", ctypes.c_char_p), ("size", ctypes.c_size_t))
+
+
+def prefix(name: str) -> str:
+    """Return how the throw-away jails of jail `name` begin; the number of layout's process follows."""
+    return f"layout-probe-{name}-"
+
+
+@contextlib.contextmanager
+def throw_away(name: str, path: str, parameters: Sequence[str]) -> Iterator[int]:
+    """Make a jail with these parameters of jail(8) for a moment; yield its number. Raises LayoutError."""
+    clear(name)
+    jail = f"{prefix(name)}{os.getpid()}"
+    with session.held_signals():
+        try:
+            run("jail", "-c", f"name={jail}", f"path={path}", "persist", *parameters)
+            made = jails.find(jail)
+            if made is None or made.path != path:
+                raise LayoutError(f"jail {jail}", "none", f"one with its root at {path}")
+            yield made.jid
+        finally:
+            session.remove(jail)
+
+
+def clear(name: str) -> list[str]:
+    """Remove throw-away jails of a jail whose layout is gone; return their names. Raises LayoutError."""
+    gone = []
+    for one in jails.listed():
+        number = one.name.removeprefix(prefix(name))
+        if number != one.name and number.isdigit() and not _is_there(int(number)):
+            session.remove(one.name)
+            gone.append(one.name)
+    return gone
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def attached(task: inside.Task, jid: int) -> list[Attempt]:
+    """Try it in a jail, by its number. Raises LayoutError."""
+    reader, writer = os.pipe()
+    parent = os.getpid()
+
+    def child() -> int:
+        try:
+            _close_all_but(writer)
+            os.setsid()
+            process.die_with_parent(parent)
+            forked.load_nothing_more()
+            _call("jail_attach", ctypes.c_int(jid))
+            os.chdir("/")
+            own = os.getpid()
+            pid = forked.fork(lambda: _probe(task, writer, own, parent))
+            os.close(writer)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except BaseException as error:  # all of them: a traceback helps nobody on the other side of a fork
+            inside.failed(writer, "to enter the jail", error)
+            return 1
+
+    try:
+        pid = forked.fork(child)
+    finally:
+        os.close(writer)
+    return inside.collect(pid, reader)
+
+
+def _probe(task: inside.Task, writer: int, keeper: int, outside: int) -> int:
+    try:
+        with contextlib.suppress(ProcessLookupError):  # a jail may not show who is not in it
+            process.die_with_parent(keeper)
+        os.umask(0o077)
+
+        def privileged(places: Sequence[Place]) -> list[Attempt]:
+            return [_seen(outside), _twice(), *_privileged(places)]
+
+        powers = inside.Powers(lambda: None, process.forbid_new_privileges, privileged)
+        inside.send(writer, inside.attempts(task, powers))
+    except BaseException as error:  # as above
+        inside.failed(writer, "to try anything", error)
+        return 1
+    return 0
+
+
+def _close_all_but(writer: int) -> None:
+    """Close what a jail must not have: jail_attach(2) refuses whoever has a directory open, too."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in range(3):
+        os.dup2(null, fd)
+    os.closerange(3, writer)
+    os.closerange(writer + 1, max(os.sysconf("SC_OPEN_MAX"), _SOCK_FDS))
+
+
+# --- A4, and processes and roots of A6 ---------------------------------------------------------------------
+
+
+def _privileged(places: Sequence[Place]) -> list[Attempt]:
+    found = []
+    for place in places:
+        if not place.system:
+            nowhere = os.fsencode(f"{place.path.rstrip('/')}/.layout-probe")
+            found.append(_attempt("mount", place.path, _mount, os.fsencode(place.path)))
+            found.append(_attempt("unmount", place.path, _unmount, nowhere))
+    found.append(_attempt("fhopen", "/", _open_by_handle))
+    found.append(_attempt("chroot", "/", os.chroot, "/"))
+    return found
+
+
+def _attempt(action: str, path: str, work: Callable[..., object], *words: object) -> Attempt:
+    outcome = ""
+    try:
+        work(*words)
+    except OSError as error:
+        outcome = "" if error.errno in _MAY else name_of(error)
+    return Attempt("A4", action, path, path, outcome)
+
+
+def _mount(path: bytes) -> None:
+    """nmount(2) of a file system that does not exist: whoever has no right to hears so first."""
+    words = (b"fstype", b"layoutprobe", b"fspath", path)
+    vector = (_Vector * len(words))(*(_Vector(word, len(word) + 1) for word in words))
+    _call("nmount", ctypes.byref(vector), ctypes.c_uint(len(words)), ctypes.c_int(0))
+
+
+def _unmount(path: bytes) -> None:
+    """unmount(2) of what is not mounted: the same."""
+    _call("unmount", ctypes.c_char_p(path), ctypes.c_int(0))
+
+
+def _open_by_handle() -> None:
+    os.close(_call("fhopen", _HANDLE, ctypes.c_int(os.O_RDONLY)))
+
+
+def _call(name: str, *words: object) -> int:
+    """Call libc. Raises OSError, also when it has no such function."""
+    function = getattr(_libc, name, None)
+    if function is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), name)
+    result: int = function(*words)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), name)
+    return result
+
+
+def _seen(outside: int) -> Attempt:
+    """Look whether layout's own process, which is outside, is seen."""
+    try:
+        os.kill(outside, 0)
+    except ProcessLookupError:
+        outcome = ""
+    except PermissionError:
+        outcome = "a process that is outside"
+    else:
+        outcome = "a process that is outside, and can be ended"
+    return Attempt("A6", "process", "processes", "/", outcome)
+
+
+def _twice() -> Attempt:
+    """Change the root twice, the way out of a chroot(8): in a jail it leads back to the jail's root."""
+    here = os.stat("/")
+    pid = forked.fork(lambda: _climbed((here.st_dev, here.st_ino)))
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return Attempt("A6", "outside", "chroot twice", "/", "" if status == 0 else "another root")
+
+
+def _climbed(root: tuple[int, int]) -> int:
+    signal.alarm(1)
+    try:
+        above = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+        os.chroot("/t" if os.path.isdir("/t") else "/dev")
+        os.fchdir(above)
+        for _ in range(64):
+            os.chdir("..")
+        os.chroot(".")
+    except OSError:
+        return 0  # refused on the way
+    there = os.stat("/")
+    return int((there.st_dev, there.st_ino) != root)
