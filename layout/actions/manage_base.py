@@ -12,6 +12,7 @@ from layout.actions.bases import Tell, opened_state, refresh
 from layout.actions.context import Context
 from layout.actions.manage import BASE_LOCK, Change, changes_between, prints, stdout_to_stderr
 from layout.actions.merging import JailMerge
+from layout.actions.probing import Probed, probe_named
 from layout.actions.split import tidy
 from layout.core.errors import LayoutError, UsageError
 from layout.core.model import Platform
@@ -41,10 +42,13 @@ class BaseManaged:
     pending: list[str] = field(default_factory=list)
     """Jails that still have to be merged."""
 
+    probed: Probed = field(default_factory=Probed)
+    """What the probes found in the jails, once the base had changed."""
+
     @property
     def exit_code(self) -> int:
-        """The command's own status, or 1 when a jail could not be merged."""
-        return self.status or int(any(not one.ok for one in self.merged.values()))
+        """The command's own status, or 1 when a jail could not be merged or no longer holds."""
+        return self.status or int(any(not one.ok for one in self.merged.values()) or not self.probed.ok)
 
 
 def manage_base(
@@ -84,6 +88,8 @@ def manage_base(
         elif status == 0:
             outcome.merged = merging.merge_jails(root, state, None, tell, names)
         outcome.pending = sorted(merging.pending(state))
+    if outcome.changes or outcome.merged:
+        outcome.probed = probe_named(context, names)
     return outcome
 
 
@@ -96,7 +102,9 @@ def merge_base(context: Context, names: list[str] | None, tell: Tell) -> BaseMan
                 raise LayoutError(name, "no such jail", f"one of: {', '.join(known)}", f"layout init {name}")
         _tidy(root)
         merged = merging.merge_jails(root, state, names, tell, known)
-        return BaseManaged(0, merged=merged, pending=sorted(merging.pending(state)))
+        outcome = BaseManaged(0, merged=merged, pending=sorted(merging.pending(state)))
+    outcome.probed = probe_named(context, merged)
+    return outcome
 
 
 def _names(prints: Mapping[str, Print]) -> set[str]:

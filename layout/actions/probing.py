@@ -3,22 +3,60 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from layout.core import jailconf, probing, tinyprogram
 from layout.core.compare import Live
 from layout.core.errors import LayoutError
-from layout.core.findings import Finding, error, named
+from layout.core.findings import Finding, error, named, shortened
 from layout.core.model import Platform
 from layout.core.mountinfo import MountPoint
 from layout.core.probing import Attempt, Expected
-from layout.host import inside
+from layout.host import inside, table
 from layout.host.site import running_platform
 
 if TYPE_CHECKING:
     from layout.actions.context import Context
     from layout.core.model import JailPlan
+
+
+class Probed(msgspec.Struct):
+    """What came of the probes at the end of another command."""
+
+    count: int = 0
+    """How much was tried."""
+    findings: dict[str, list[Finding]] = {}
+    """By jail; only those that have any."""
+
+    @property
+    def ok(self) -> bool:
+        """Nothing gave way, and all could be tried."""
+        return not self.findings
+
+    def add(self, other: Probed) -> None:
+        """Take up what came of other probes."""
+        self.count += other.count
+        self.findings |= other.findings
+
+
+def probe_named(context: Context, names: Iterable[str]) -> Probed:
+    """Probe these jails, those of them that are mounted. What keeps one from being probed is a finding."""
+    done = Probed()
+    live = None
+    for name in names:
+        try:
+            live = live or Live(table.read())
+            (plan,) = context.jails([name])
+            found, count = probe(context, plan, live)
+        except (OSError, LayoutError) as problem:
+            found, count = [_unprobed(name, problem)], 0
+        done.count += count
+        if found:
+            done.findings[name] = shortened(found)
+    return done
 
 
 def probe(
@@ -35,16 +73,20 @@ def probe(
     try:
         found = _attempts(context, plan, live, special)
     except (OSError, LayoutError) as problem:
-        if isinstance(problem, LayoutError):
-            where, why = f"{top}: {problem.path}", problem.found
-        else:
-            where, why = top, (problem.strerror or str(problem)).lower()
-        hint = "what has not been tried has not been proven: layout verify NAME as root"
-        return [named(error("A0-unprobed", where, why, "to try it", hint), plan.jail.name)], 0
+        return [named(_unprobed(top, problem), plan.jail.name)], 0
     if found is None:
         return [], 0
     expected, attempts = found
     return [named(finding, plan.jail.name) for finding in probing.judge(expected, attempts)], len(attempts)
+
+
+def _unprobed(path: str, problem: OSError | LayoutError) -> Finding:
+    if isinstance(problem, LayoutError):
+        where, why = f"{path}: {problem.path}", problem.found
+    else:
+        where, why = path, (problem.strerror or str(problem)).lower()
+    hint = "what has not been tried has not been proven: layout verify NAME as root"
+    return error("A0-unprobed", where, why, "to try it", hint)
 
 
 def _attempts(
@@ -88,9 +130,11 @@ def _on_freebsd(
         return None
     expected = _expect(plan, below(live, top))
     task = _task(expected, special)
-    found = jails.find(name)
-    if found is not None and found.path == top:
-        return expected, host.attached(task, found.jid)
+    listed = jails.listed()
+    for found in listed:
+        if found.name == name and found.path == top:
+            return expected, host.attached(task, found.jid)
+    host.clear(name, listed)
     with host.throw_away(name, top, jailconf.policy(plan, context.site)) as jid:
         return expected, host.attached(task, jid)
 

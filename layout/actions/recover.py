@@ -24,8 +24,13 @@ def recover(context: Context) -> list[str]:
         done += clean(root, state, context.site.etc)
         if running_platform() is Platform.FREEBSD:
             from layout.actions import manage_freebsd
+            from layout.host.freebsd import jails, probe
 
-            done += manage_freebsd.recover(context.site, state, [r.name for r in records.jails(state)])
+            names = [record.name for record in records.jails(state)]
+            done += manage_freebsd.recover(context.site, state, names)
+            listed = jails.listed()
+            for name in names:
+                done += [f"{name}: ended jail {jail}, left by a probe" for jail in probe.clear(name, listed)]
         for record in records.jails(state):
             if record.state == "destroying":
                 destroy.finish(context, root, state, record)

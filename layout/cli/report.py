@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from layout.actions.init import Outcome
     from layout.actions.manage import Managed
     from layout.actions.manage_base import BaseManaged
+    from layout.actions.probing import Probed
 
 
 def print_init(output: Output, context: Context, outcome: Outcome) -> None:
@@ -105,6 +106,8 @@ def print_base_session(output: Output, outcome: BaseManaged) -> None:
                 "setuid": outcome.setuid,
                 "jails": jails,
                 "pending": outcome.pending,
+                "probes": outcome.probed.count,
+                "findings": outcome.probed.findings,
             }
         )
         return
@@ -132,3 +135,13 @@ def print_merges(output: Output, outcome: BaseManaged) -> None:
     waiting = [name for name in outcome.pending if name not in outcome.merged]
     if waiting:
         output.note(f"still to be merged: {', '.join(waiting)}; layout base merge does it")
+    print_probed(output, outcome.probed)
+
+
+def print_probed(output: Output, probed: Probed) -> None:
+    """Print what probes found at the end of another command, under the jails it was found in."""
+    width = max([len(name) for name in probed.findings] + [4])
+    for name, findings in probed.findings.items():
+        _section(output, name, width, findings)
+    if probed.count:
+        output.detail(f"{plural(probed.count, 'probe')}")

@@ -296,6 +296,50 @@ class TestRunning:
             assert processes() == running
 
 
+class TestAfterwards:
+    pytestmark = RUNNING
+
+    def test_start_says_what_was_tried(self, busy: Yard) -> None:
+        profile(busy, "default", APART)
+        try:
+            done = json.loads(busy.ok("--json", "start", "a", "--engine", "bwrap"))
+            assert (done["ok"], done["findings"]) == (True, {})
+            assert done["probes"] > ENOUGH
+        finally:
+            busy.run("stop", "a")
+
+    def test_start_fails_when_something_gives_way_and_the_service_goes_on(self, busy: Yard) -> None:
+        os.mkfifo(busy.root / "j/mroot/usr/channel")
+        profile(busy, "default", APART)
+        try:
+            done = busy.run("start", "a", "--engine", "bwrap")
+            assert done.code == 1
+            assert "A8-channel" in done.out
+            assert json.loads(busy.ok("--json", "status", "a"))["jails"]["a"]["running"]
+            done = busy.run("--json", "restart", "a", "--engine", "bwrap")
+            assert done.code == 1
+            assert [f["code"] for f in json.loads(done.out)["findings"]["a"]] == ["A8-channel"]
+        finally:
+            busy.run("stop", "a")
+            (busy.root / "j/mroot/usr/channel").unlink()
+
+    def test_a_session_in_the_base_probes_the_jails(self, busy: Yard) -> None:
+        busy.ok("mount", "a")
+        try:
+            done = busy.run("--json", "manage", "--base", "--", "touch", "/etc/new")
+            assert done.code == 0, done.err
+            found = json.loads(done.out)
+            assert found["jails"]["a"]["ok"]
+            assert (found["findings"], found["probes"] > ENOUGH) == ({}, True)
+            done = busy.run("--json", "manage", "--base", "--", "sh", "-c", "touch /etc/newer; mkfifo /usr/f")
+            assert done.code == 1
+            assert [f["code"] for f in json.loads(done.out)["findings"]["a"]] == ["A8-channel"]
+            assert "A8-channel" not in busy.run("base", "merge", "a").out  # nothing is left to be merged
+        finally:
+            (busy.root / "j/mroot/usr/f").unlink()
+            busy.ok("umount", "a")
+
+
 class TestRunningBroken:
     pytestmark = RUNNING
 

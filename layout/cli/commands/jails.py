@@ -55,10 +55,24 @@ def _start(
     names: list[str],
     work: Callable[[Context, JailPlan, Callable[[str], None]], Running],
 ) -> None:
+    from layout.actions.probing import Probed, probe_named
+    from layout.cli import report
+
     found = globals_of(ctx)
-    done = _each(found, names, work, _say_running)
+    probed = Probed()
+
+    def started(context: Context, plan: JailPlan, tell: Callable[[str], None]) -> Running:
+        state = work(context, plan, tell)
+        probed.add(probe_named(context, [plan.jail.name]))
+        return state
+
+    done = _each(found, names, started, _say_running)
     if found.output.json:
-        found.output.document({"ok": True, "running": done})
+        document = {"probes": probed.count, "findings": probed.findings}
+        found.output.document({"ok": probed.ok, "running": done, **document})
+    else:
+        report.print_probed(found.output, probed)
+    raise typer.Exit(0 if probed.ok else 1)
 
 
 def _say_running(found: Globals, name: str, state: Running) -> None:

@@ -42,7 +42,6 @@ def prefix(name: str) -> str:
 @contextlib.contextmanager
 def throw_away(name: str, path: str, parameters: Sequence[str]) -> Iterator[int]:
     """Make a jail with these parameters of jail(8) for a moment; yield its number. Raises LayoutError."""
-    clear(name)
     jail = f"{prefix(name)}{os.getpid()}"
     with session.held_signals():
         try:
@@ -55,10 +54,10 @@ def throw_away(name: str, path: str, parameters: Sequence[str]) -> Iterator[int]
             session.remove(jail)
 
 
-def clear(name: str) -> list[str]:
+def clear(name: str, listed: Sequence[jails.Prison]) -> list[str]:
     """Remove throw-away jails of a jail whose layout is gone; return their names. Raises LayoutError."""
     gone = []
-    for one in jails.listed():
+    for one in listed:
         number = one.name.removeprefix(prefix(name))
         if number != one.name and number.isdigit() and not _is_there(int(number)):
             session.remove(one.name)

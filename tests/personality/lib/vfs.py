@@ -290,6 +290,7 @@ def _devfs(state: dict[str, Any], on: str, words: list[str]) -> None:
         state["rulesets"][number] = []
     _fresh(on, [], "mode=555")
     devfs_nodes.populate(on, devfs_nodes.visible(rules, state["rulesets"]))
+    kernel.remount(on, kernel.ATTR_RDONLY, 0)  # nobody can make a file in a devfs
 
 
 def update(state: dict[str, Any], entry: Entry, words: list[str]) -> None:
