@@ -361,7 +361,11 @@ class TestRunningBroken:
     def test_a_jail_that_kills_the_probes_does_not_pass(self, busy: Yard) -> None:
         loop = "for p in /proc/[0-9]*; do p=${p#/proc/}; [ $p -gt 2 ] && kill -9 $p; done"
         script = f"while :; do {loop}; done 2>/dev/null"
-        with started(busy, f'[linux.service]\ncommand = ["/bin/sh", "-c", "{script}"]\n'):
+        profile(busy, "default", f'[linux.service]\ncommand = ["/bin/sh", "-c", "{script}"]\n')
+        try:
+            assert "A0-unprobed" in busy.run("start", "a", "--engine", "bwrap").out
             begun = time.monotonic()
             assert "A0-unprobed" in told(busy)
             assert time.monotonic() - begun < 10
+        finally:
+            busy.run("stop", "a")
