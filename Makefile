@@ -7,6 +7,7 @@ help:
 	    'make test   every test (those that mount run in a throw-away root, tests/box), then lint' \
 	    'make e2e    BIND, OpenLDAP and Heimdal in jails of a real Debian, as root; takes a minute, the first time two' \
 	    'make lint   ruff check, ruff format --check, mypy' \
+	    'make fuzz   damaged inputs for all that reads words of others; ten minutes, or make fuzz SECONDS=60' \
 	    'make bench  times against a floor measured in the same run' \
 	    'make completion  what shells complete, made again after a command or option has changed' \
 	    'make dist   wheel and source archive in ./dist' \
@@ -28,6 +29,10 @@ e2e: .venv/.stamp
 lint: .venv/.stamp
 	@sh .ci/lint
 
+SECONDS = 600
+fuzz: .venv/.stamp
+	@.venv/bin/python -m tests.fuzz $(SECONDS)
+
 bench: .venv/.stamp
 	@.venv/bin/python -m tests.bench
 
@@ -42,4 +47,4 @@ completion: .venv/.stamp
 clean:
 	@sh .ci/clean
 
-.PHONY: completion help demo test e2e lint bench dist clean
+.PHONY: completion help demo test e2e lint fuzz bench dist clean

@@ -98,6 +98,8 @@ def parse(data: bytes, prefix: bytes = b"/", name: str = "/proc/self/mountinfo")
                 root, target = _decode(root), _decode(target)
             if prefix and target != wanted and not target.startswith(inside):
                 continue
+            if target[:1] != "/":
+                raise ValueError
             words = flags.get(options)
             if words is None:
                 words = flags[options] = frozenset(options.split(","))
@@ -106,7 +108,7 @@ def parse(data: bytes, prefix: bytes = b"/", name: str = "/proc/self/mountinfo")
                 tail = rests[rest] = _rest(rest)
             fields = (int(mount_id), int(parent_id), dev, root, target, words, *tail)
         except ValueError:
-            # Too few fields, or a letter where a number belongs.
+            # Too few fields, a letter where a number belongs, or no absolute path.
             hint = "read the file again, from its start to its end"
             raise LayoutError(f"{name}:{number}", repr(line[:80]), _FORM, hint) from None
         # tuple.__new__ is what MountPoint._make calls, without a second look at the length.

@@ -71,7 +71,7 @@ def _words(line: str, where: str) -> list[str]:
     lexer.escape = lexer.quotes = ""
     words = list(lexer)
     if words and words[0] not in {"..", "/set", "/unset"}:
-        words[0] = decode_name(words[0].encode()).decode("utf-8", "surrogateescape")
+        words[0] = decode_name(words[0].encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
         if words[0].startswith("/") or "/" in words[0] or "\0" in words[0]:
             raise LayoutError(where, repr(words[0]), "the name of a directory in the one above")
     return words

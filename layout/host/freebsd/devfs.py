@@ -48,7 +48,13 @@ def _expand(number: int, depth: int) -> list[Rule]:
         return []
     found: list[Rule] = []
     for rule in rules(number):
-        found += _expand(int(rule[1]), depth + 1) if rule[0] == "include" else [rule]
+        if rule[0] != "include":
+            found.append(rule)
+        elif len(rule) > 1 and rule[1].isascii() and rule[1].isdigit():
+            found += _expand(int(rule[1]), depth + 1)
+        else:
+            what = f"devfs ruleset {number}"
+            raise LayoutError(what, repr(" ".join(rule)), "include with the number of a ruleset")
     return found
 
 
