@@ -59,6 +59,7 @@ def decide(context: Context, plan: JailPlan) -> Connection:
     nft.check(text)
     _require_forwarding(plan)
     _refuse_hidden(plan)
+    _refuse_others(context, plan)
     return Connection(link, table, text)
 
 
@@ -88,6 +89,30 @@ def _refuse_hidden(plan: JailPlan) -> None:
                 "a port that nobody of the host has",
                 "redirect another port, or let that daemon listen elsewhere",
             )
+
+
+def _refuse_others(context: Context, plan: JailPlan) -> None:
+    """Of two rules for one port the kernel takes one, and the other jail is not reached any more."""
+    mine = routes(plan.jail.settings)
+    if not mine:
+        return
+    with context.open() as root, root.open(".layout") as state:
+        for name in records.jail_names(root):
+            if name == plan.jail.name or state.lstat(f"run/{name}.toml") is None:
+                continue
+            record = records.read(state, f"run/{name}.toml", RunRecord)
+            other = records.jail(state, name)
+            if record is None or not record.table or other is None:
+                continue
+            for theirs in routes(context.recorded(other).settings):
+                for route in mine:
+                    if route.meets(theirs):
+                        raise LayoutError(
+                            f"{plan.jail.name}: redirect {route}",
+                            f"the redirect {theirs} of {name}, which runs",
+                            "a port that no other jail has",
+                            "redirect another port",
+                        )
 
 
 def connect(plan: JailPlan, wanted: Connection, pid: int) -> None:
@@ -129,6 +154,10 @@ def drift(context: Context, root: Dir, plan: JailPlan) -> Iterator[tuple[str, st
         found = f"rules {'applied' if record.table else 'not applied'}"
         yield "S2-rules", name, found, f"network.apply = {str(network.apply).lower()}"
     if record.table:
+        try:
+            _require_forwarding(plan)
+        except LayoutError as problem:
+            yield "S2-rules", problem.path, problem.found, problem.hint
         path = f"table {record.table}"
         listed = nft.listed(record.table)
         if listed is None:

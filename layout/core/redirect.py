@@ -41,6 +41,11 @@ class Route(NamedTuple):
         """The version of IP, 4 or 6."""
         return ipaddress.ip_address(self.to_address).version
 
+    def meets(self, other: Route) -> bool:
+        """Say whether both are for the same packets."""
+        same = (self.proto, self.port, self.version) == (other.proto, other.port, other.version)
+        return same and (self.address == other.address or "" in {self.address, other.address})
+
     def __str__(self) -> str:
         return f"{_end(self.address or '*', self.port)}/{self.proto} -> {_end(self.to_address, self.to_port)}"
 

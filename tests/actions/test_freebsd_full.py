@@ -131,7 +131,9 @@ def test_what_is_not_as_planned_of_a_running_one_is_found(host: Whole) -> None:
     host.write("pf.conf", "pass all\n")
     host.ok("pfctl -q -f pf.conf")
     assert host.codes("cell") == {"S2-world", "S2-rules"}
-    host.ok("pfctl -q -f /etc/pf.conf; jail -R cell")
+    host.ok("pfctl -q -f /etc/pf.conf; pfctl -q -d")
+    assert [one["path"] for one in host.findings("cell") if one["code"] == "S2-rules"] == ["pf"]
+    host.ok("pfctl -q -e; jail -R cell")
     assert len(rules(host)) == 3, "what was removed by force leaves its rules"
     assert "cell: what was left of its service taken away" in host.does("recover")
     assert rules(host) == []

@@ -137,6 +137,32 @@ def test_sources_make_a_base(freebsd: FreeBSD) -> None:
     assert not list(freebsd.root.glob("*/*mroot*"))
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_sources_make_the_world_of_a_full_jail(freebsd: FreeBSD) -> None:
+    """The profile names its source, so --base may be left out; nothing is shared."""
+    world(freebsd.work / "world")
+    freebsd.write(
+        "src/Makefile",
+        "world = ../world\n"
+        "installworld:\n\tmkdir -p $(DESTDIR)/etc\n\tcp -Rp $(world)/bin $(world)/usr $(DESTDIR)/\n"
+        "distribution:\n\tcp -Rp $(world)/etc $(DESTDIR)/\n",
+    )
+    freebsd.write("src/sys/conf/newvers.sh", 'TYPE="FreeBSD"\nREVISION="15.0"\nBRANCH="RELEASE"\n')
+    text = f'kind = "full"\ndescription = "x"\n[freebsd.full]\nsource = "src:{freebsd.work}/src"\n'
+    freebsd.write("jails/etc/profiles/cell.toml", text)
+    freebsd.ok(f"chmod 700 {freebsd.root}")
+    freebsd.does("init", "cell", "--no-mount")
+    at = freebsd.root / "t/cell"
+    assert (at / "usr/bin/su").stat().st_mode & 0o4000
+    assert (at / "var/log").is_dir(), "completed from its own etc/mtree/BSD.var.dist"
+    assert not (freebsd.root / "j/mroot").exists()
+    assert f'source = "src:{freebsd.work}/src"' in (freebsd.root / ".layout/jails/cell.toml").read_text()
+    freebsd.write("src/Makefile", "installworld:\n\t@echo no world was built >&2; false\n")
+    freebsd.write("jails/etc/profiles/other.toml", text)
+    assert "no world was built" in freebsd.fails("init", "other", "--no-mount")
+    assert [path.name for path in (freebsd.root / "t").iterdir()] == ["cell"]
+
+
 def test_fingerprints_go_first_and_nothing_is_left_behind(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     (keys / "trusted").mkdir(parents=True)

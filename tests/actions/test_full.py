@@ -191,6 +191,7 @@ SABOTAGE = {
     "a rule more": ("nft add rule inet layout-cell forward accept", "S2-rules"),
     "a rule less": ("nft flush chain inet layout-cell input", "S2-rules"),
     "no table": ("nft delete table inet layout-cell", "S2-rules"),
+    "nothing passed on": ("echo 0 >/proc/sys/net/ipv4/ip_forward", "S2-rules"),
     "no address": ("ip address del {gateway}/30 dev {link}", "S2-address"),
 }
 
@@ -202,6 +203,7 @@ def test_what_is_not_as_planned_of_a_running_jail_is_found(yard: Yard) -> None:
     for what, (script, code) in SABOTAGE.items():
         subprocess.run(script.format(gateway=GATEWAY, link=link), shell=True, check=True)
         assert ("cell", code, "error") in yard.verify("--quick", "cell"), what
+        subprocess.run("echo 1 >/proc/sys/net/ipv4/ip_forward", shell=True, check=True)
         yard.ok("restart", "cell")
         assert yard.verify("--quick", "cell") == [("cell", "S2-world", "warning")]
     write_profile(yard.root, PROFILE.replace("apply = true", "apply = false"))
@@ -246,6 +248,53 @@ def test_an_sshd_of_the_host_on_every_address_is_warned_of(yard: Yard) -> None:
     assert ("cell", "S2-sshd", "warning") not in yard.verify("--quick", "cell")
 
 
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bwrap")
+def test_a_world_whose_root_lays_traps_is_neither_started_nor_entered(yard: Yard) -> None:
+    """What layout mounts in a world goes onto directories of that world, and never through a link."""
+    dev = yard.root / "t/cell/dev"
+    dev.rmdir()
+    dev.symlink_to("/etc")
+    before = sorted(os.listdir("/etc"))
+    try:
+        done = yard.run("start", "cell", "--engine", "bwrap")
+        assert (done.code, "jail/dev" in done.err) == (1, True), done.err
+        done = yard.run("manage", "cell", "--", "/bin/id")
+        assert (done.code, "manage/cell/dev" in done.err) == (1, True), done.err
+        assert sorted(os.listdir("/etc")) == before
+    finally:
+        dev.unlink()
+        dev.mkdir(0o755)
+    yard.ok("start", "cell", "--engine", "bwrap")
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bwrap")
+def test_two_jails_cannot_have_one_port_of_the_host(yard: Yard) -> None:
+    yard.ok("start", "cell", "--engine", "bwrap")
+    other = PROFILE.replace(JAIL, "10.79.1.6").replace(GATEWAY, "10.79.1.5").replace("2223", "2225")
+    (yard.root / "etc/profiles/other.toml").write_text(other.replace("2224", "2226"), encoding="utf-8")
+    yard.ok("init", "--no-mount", "other", "--base", yard.top / "busybox")
+    try:
+        done = yard.run("start", "other")
+        assert done.code == 1
+        assert (
+            "redirect *:2222/tcp -> 10.79.1.6:22: found the redirect *:2222/tcp -> 10.79.1.2:22 of cell"
+            in (done.err)
+        )
+        yard.ok("stop", "cell")
+        yard.ok("start", "other", "--engine", "bwrap")
+    finally:
+        yard.run("stop", "other")
+        yard.ok("destroy", "other")
+
+
+def test_a_picture_says_what_it_is_and_what_leads_there(yard: Yard) -> None:
+    text = yard.ok("show", "cell")
+    assert "shared base" not in text
+    assert "redirect" in text
+    assert "*:2222/tcp -> 10.79.1.2:22" in text
+    assert json.loads(yard.ok("--json", "show", "cell"))["jails"]["cell"]["kind"] == "full"
+
+
 def test_a_world_that_cannot_be_made_leaves_nothing(yard: Yard) -> None:
     (yard.root / "etc/profiles/other.toml").write_text(PROFILE, encoding="utf-8")
     done = yard.run("init", "--no-mount", "other", "--base", yard.top / "nothing")
@@ -276,6 +325,21 @@ def test_its_rules_are_rendered_for_each_filter(yard: Yard) -> None:
     assert "dnat ip to 10.79.1.2:22" in yard.ok("render", "nft", "cell")
     done = yard.run("render", "pf.conf", "cell")
     assert done.code in {0, 2}, "the profile says nothing for FreeBSD"
+
+
+def test_a_jail_with_a_shared_root_may_come_later_from_another_base(yard: Yard) -> None:
+    other = yard.top / "other"
+    if not other.exists():
+        build(other)
+    yard.ok("init", "--no-mount", "a", "--profile", "default", "--base", other)
+    assert str(other) in (yard.root / ".layout/bases/mroot.toml").read_text()
+    assert yard.ok("init", "--no-mount", "cell") == "0 changes\n"
+    done = yard.run("init", "--no-mount", "a", "--base", yard.top / "busybox")
+    assert (done.code, f"a base from {other}" in done.err) == (2, True)
+    (yard.root / "etc/profiles/third.toml").write_text(PROFILE, encoding="utf-8")
+    yard.ok("init", "--no-mount", "third", "--base", yard.top / "busybox")
+    for name in ("third", "a"):
+        yard.ok("destroy", name)
 
 
 def test_it_is_destroyed_whole_and_made_anew(yard: Yard) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,6 +168,24 @@ def test_a_dead_engine_leaves_rules_that_recover_removes(yard: Yard) -> None:
     yard.ok("recover")
     assert "layout-a" not in tables()
     assert not (yard.root / ".layout/run/a.toml").exists()
+
+
+@pytest.mark.parametrize("before", ["connect", "exists"])
+def test_a_killed_start_leaves_nothing_unknown(yard: Yard, before: str) -> None:
+    """Killed between the rules and the link, or before anything: what may be there is in the record."""
+    profile(yard, "default", web())
+    script = (
+        "import os\nfrom layout.cli.main import run\nfrom layout.host.linux import veth\n"
+        f"veth.{before} = lambda *words: os.kill(os.getpid(), 9)\n"
+        f"run(['--root', '{yard.root}', 'start', 'a'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert ("layout-a" in tables()) is (before == "connect")
+    assert (yard.root / ".layout/run/a.toml").exists() is (before == "connect")
+    yard.ok("recover")
+    assert "layout-a" not in tables()
+    yard.ok("start", "a")
 
 
 def test_a_start_that_fails_leaves_nothing(yard: Yard) -> None:

@@ -14,7 +14,7 @@ from layout.core.errors import LayoutError, UsageError
 from layout.core.findings import Finding, error, warning
 from layout.core.kinds.full import listens_everywhere, render_unit
 from layout.core.model import Platform
-from layout.core.redirect import own_addresses
+from layout.core.redirect import own_addresses, routes
 from layout.host import hostfiles, locks, table
 from layout.host.site import running_platform
 
@@ -76,6 +76,19 @@ class FullDesign(Design):
         from layout.actions.units_linux import command
 
         return {"unit": lambda: render_unit(plan.jail, command(context))}
+
+    def rows(self, context: Context, plan: JailPlan) -> list[tuple[str, str]]:
+        """Return what it was made from, where it is, and what leads there."""
+        network = plan.jail.settings.network
+        own = ", ".join(own_addresses(network)) or "the host's network"
+        if network.ip4 == network.ip6 == ("disable",):
+            own = "none"
+        where = network.interface or ("a network of its own" if network.gateway else "")
+        found = [("world", f"made from {plan.jail.source}"), ("addresses", f"{own}  {where}".rstrip())]
+        if network.nat:
+            found.append(("nat", f"out by {network.external or 'any interface'}"))
+        found += [("redirect", str(route)) for route in routes(plan.jail.settings)]
+        return [(f"  {name}", text) for name, text in found]
 
     # -- sessions -----------------------------------------------------------------------------------
 
@@ -210,6 +223,11 @@ def _network_of_freebsd(context: Context, plan: JailPlan) -> Iterator[Finding]:
             yield error("S2-address", f"jail {jail.name}", f"{key} {is_ or 'none'}", ", ".join(wanted), hint)
     if not network.apply:
         return
+    if not pf.is_enabled():
+        expected = "pf enabled, for the rules of its profile"
+        yield error(
+            "S2-rules", "pf", "disabled, or not there", expected, "sysrc pf_enable=YES; service pf start"
+        )
     anchor = packetfilter.anchor(jail.name)
     planned = packetfilter.rules(plan)
     found = pf.translations(anchor)

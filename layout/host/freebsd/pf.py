@@ -31,6 +31,15 @@ def attached(kind: str, pattern: str) -> bool:
     return any(line.startswith(f'{kind} "{pattern}"') for line in text.splitlines())
 
 
+def is_enabled() -> bool:
+    """Say whether pf(4) filters at all. Raises LayoutError."""
+    try:
+        text = run("pfctl", "-s", "info").stdout
+    except CommandError:
+        return False
+    return text.startswith("Status: Enabled")
+
+
 def flush(anchor: str) -> None:
     """Take all rules out of an anchor. Raises LayoutError."""
     run("pfctl", "-q", "-a", anchor, "-F", "all")
