@@ -20,6 +20,9 @@ _LONGEST = 160
 CHECKED = ("setuid", "devices", "exec", "atime", "utf8only", "readonly", "mountpoint", "mounted", "canmount")
 """Properties that are looked at."""
 
+CHANGEABLE = ("setuid", "devices", "exec", "atime", "mountpoint")
+"""Properties that can be set again at any time; readonly has its own moment."""
+
 _PASSING = "temporary"
 """Source of a property that an option of the mount gives (zfsprops(7))."""
 

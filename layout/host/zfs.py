@@ -84,6 +84,25 @@ def set_readonly(dataset: Dataset, *, on: bool) -> None:
     check(dataset, readonly=on)
 
 
+def repair(dataset: Dataset) -> list[str]:
+    """Set again what of a dataset is not as planned, and mount it; return what was done. Raises LayoutError.
+
+    What only a new dataset can have is left for `check` to tell.
+    """
+    done = []
+    found = properties(dataset.name)
+    for key, _, value in zfs.differences(dataset, found, readonly=found["readonly"] == "on"):
+        if key in zfs.CHANGEABLE:
+            _patiently(lambda key=key, value=value: run(*zfs.change(dataset.name, key, value)))  # type: ignore[misc]
+            done.append(f"{dataset.name}: {key}={value}")
+    if dataset.readonly and found["readonly"] != "on":
+        set_readonly(dataset, on=True)
+        done.append(f"{dataset.name}: readonly=on")
+    if mount(dataset):
+        done.append(f"{dataset.name}: mounted")
+    return done or [f"{dataset.name}: flags of its mount"]
+
+
 def mounted(dataset: Dataset) -> MountPoint | None:
     """Return the mount of a dataset at its own place, or None. Raises LayoutError for another one there."""
     there = [mount for mount in table.read(dataset.mountpoint) if mount.target == dataset.mountpoint]

@@ -197,6 +197,12 @@ def test_a_self_jailing_program_finds_a_jail_where_nothing_is_writable_or_execut
     assert all("noexec" in line and "ro," in line for line in mounts.splitlines() if line[:1] != "#")
     assert host.codes() == {"O6-nothing-writable", "O6-nothing-executable"}
     assert not (host.root / "s/finger/srv").exists()
+    # Ours does not know jail_attach(2): it stays outside, which is found out, and ended.
+    assert "ended at once" in host.fails("start", "finger")
+    assert host.finger("alice") == ""
+    assert host("jls -j finger jid").code != 0
+    host.ok(f"chmod 757 {program}")
+    assert "O1-static" in host.codes()
 
 
 def test_a_number_that_the_host_has_no_name_for_is_refused(host: Host) -> None:
@@ -270,9 +276,10 @@ def test_on_datasets_it_is_as_the_source_has_it(host: Host) -> None:
     host.does("stop", "finger")
     host.ok(f"zfs set exec=on {logs}")
     assert host.codes() == {"O5-dataset"}
-    host.ok(f"zfs set exec=off {logs}; zfs set readonly=off {content}")
+    host.ok(f"zfs set readonly=off {content}; zfs set setuid=on {content}")
     assert host.codes() == {"O5-dataset"}
-    host.does("init", "finger")
+    assert "setuid=on, planned is setuid=off" in host.does("plan", "finger")
+    assert "3 changes" in host.does("init", "finger")
     assert host.codes() == set()
     host.does("umount", "finger")
     host.ok(f"zfs unmount {content}")

@@ -317,6 +317,10 @@ def test_a_program_of_the_host_runs_in_a_jail_where_nothing_can_be_executed(tmp_
         assert all({"ro", "noexec"} <= one.options for one in mounts(jail.root / "j"))
         assert (jail.codes(), notes(jail)) == (set(), {"O6-nothing-writable", "O6-nothing-executable"})
         assert "replace" in jail.fails("update", NAME, jail.program, code=2)
+        mount("-o", "remount,bind,ro,exec", jail.root / "j" / NAME)
+        assert "O6-executable" in jail.codes()
+        jail.program.chmod(0o757)
+        assert "O1-static" in jail.codes()
     finally:
         jail.clear()
 

@@ -92,6 +92,8 @@ def test_verify_finds_a_dataset_that_is_not_as_planned(
     jail.ok("umount", NAME)
     zfs("set", change, f"{pool}/{half}/{NAME}")
     assert "O5-dataset" in jail.codes()
+    jail.ok("init", NAME)
+    assert jail.codes() == set()
 
 
 def test_an_unmounted_dataset_is_mounted_with_the_jail_and_a_lost_one_keeps_it_from_mounting(

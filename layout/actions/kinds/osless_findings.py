@@ -50,6 +50,7 @@ def program(root: Dir, plan: JailPlan) -> Iterator[Finding]:
         path = plan.jail.settings.osless.program
         try:
             osless_tree.static_program(path)
+            osless_tree.require_roots(path)
         except LayoutError as problem:
             yield error("O1-static", problem.path, problem.found, problem.expected, problem.hint)
         return

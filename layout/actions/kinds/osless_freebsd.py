@@ -79,6 +79,11 @@ def stop(context: Context, plan: JailPlan) -> None:
     """End the program, if it runs; jail(8) ends what does not heed that."""
     with contextlib.suppress(LayoutError):
         _call(context, plan, "onestop")
+    if plan.jail.settings.osless.self_jailing:
+        # One that has not entered the jail is not found there by rc.subr(8).
+        pid = (hostfiles.read_text(osless.pid_path(context.site, plan.jail.name)) or "").strip()
+        if pid.isdigit():
+            run("kill", "-TERM", pid, ok=range(256))
 
 
 def status(context: Context, plan: JailPlan) -> str:

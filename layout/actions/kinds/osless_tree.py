@@ -49,6 +49,15 @@ def require_static(content: bytes, path: str) -> None:
         raise LayoutError(path, f"a program that needs {needs}", "a static one", hint)
 
 
+def require_roots(path: str) -> None:
+    """Make sure that only root can change a file of the host that is executed there. Raises LayoutError."""
+    found = hostfiles.source(path)
+    if found.st_uid or found.st_mode & 0o022:
+        seen = f"mode {found.st_mode & 0o7777:04o}, user {found.st_uid}"
+        hint = f"install -o root -m 755 it to a place of its own, then change osless.program: {path}"
+        raise LayoutError(path, seen, "root's, and closed: it is started from there", hint)
+
+
 def half(jail: Jail, site: Site, which: str) -> Dataset | None:
     """Return the dataset that is one half of a jail; None for a plain directory."""
     return next((one for one in osless.datasets(jail, site) if one.half == which), None)
@@ -82,6 +91,8 @@ def check(plan: JailPlan, site: Site, root: Dir | None) -> None:
     path = osless.installed(jail)
     if not path or root is None or root.lstat(path) is None:
         static_program(settings.program)
+    if settings.self_jailing:
+        require_roots(settings.program)
 
 
 def _refuse_directory(dataset: Dataset, root: Dir | None) -> None:
@@ -144,26 +155,33 @@ def _content(plan: JailPlan, site: Site, root: Dir) -> list[str]:
                 install(root, missing, program, PROGRAM_MODE)
                 done.append(missing)
     elif (dataset := half(plan.jail, site, "s")) is not None and zfs.problems(dataset):
+        # An init that was interrupted before it had closed the tree.
         zfs.set_readonly(dataset, on=True)
         done.append(f"{dataset.name}: readonly=on")
     return done
 
 
 def _datasets(plan: JailPlan, site: Site) -> list[str]:
-    settings = plan.jail.settings.osless
     done: list[str] = []
     for dataset in osless.datasets(plan.jail, site):
         if not zfs.exists(dataset.name):
             # What is mounted before ROOT is bound on itself would be there twice.
             mounting.private_root(site)
             done += zfs.create(dataset, site.zfs)
-            if dataset.half == "t":
-                with open_root(site.root) as root:
-                    root.chown_chmod(f"t/{plan.jail.name}", 0o755, settings.uid, settings.gid)
-        elif zfs.mounted(dataset) is None:
-            zfs.mount(dataset)
-            done.append(f"{dataset.name}: mounted")
+        elif zfs.problems(dataset):
+            done += zfs.repair(dataset)
+        if dataset.half == "t":
+            _hand_over(plan, site)
     return done
+
+
+def _hand_over(plan: JailPlan, site: Site) -> None:
+    """Give a new dataset for logs to the jail's user; one that has an owner keeps it."""
+    settings, path = plan.jail.settings.osless, f"t/{plan.jail.name}"
+    with open_root(site.root) as root:
+        found = root.lstat(path)
+        if found is not None and not found.st_uid:
+            root.chown_chmod(path, 0o755, settings.uid, settings.gid)
 
 
 def _one(root: Dir, entry: object, *, exists: bool) -> None:
