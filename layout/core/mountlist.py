@@ -38,7 +38,7 @@ def from_json(text: str, name: str = "mount -v --libxo=json") -> list[Line]:
     try:
         rows = json.loads(text)["mount"]["mounted"]
         return [_line(row) for row in rows]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise LayoutError(name, repr(text[:80]), _FORM) from None
 
 

@@ -91,7 +91,10 @@ def parse_manifest(data: bytes, path: str) -> Iterator[ManifestEntry]:
     original = b""
     for number, line in enumerate(lines[1:], start=2):
         if line.startswith(HARDLINK):
-            original = line.split()[-1]
+            words = line.split(b" ")
+            if original or len(words) != 4 or not line.endswith(b"\n"):
+                raise LayoutError(path, f"{line[:80]!r} in line {number}", "a line of a manifest")
+            original = words[3].rstrip(b"\n")
             continue
         match = _LINE.fullmatch(line.rstrip(b"\n"))
         if match is None or not line.endswith(b"\n"):

@@ -203,7 +203,7 @@ def parse(text: str, name: str) -> Listed:
             if "rule" in one:
                 rule = one["rule"]
                 rules.setdefault(rule["chain"], []).append(_canonical(rule["expr"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise LayoutError(
             f"nft -j list table {FAMILY} {name}", f"a reply without {problem}", "libnftables-json(5)"
         ) from None

@@ -74,6 +74,9 @@ def decode(data: dict[str, Any], kind: type[T], name: str) -> T:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         raise _explain(str(error), kind, name) from None
+    except UnicodeEncodeError as error:
+        found = f"{error.object[error.start : error.start + 20]!r}, which is no UTF-8"
+        raise UsageError(name, found, "TOML, which is UTF-8", "layout profile schema") from None
 
 
 def _explain(text: str, kind: type[msgspec.Struct], name: str) -> UsageError:

@@ -129,7 +129,7 @@ def parse_toml(text: str, name: str) -> dict[str, object]:
 
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: a number without end, among others
         raise UsageError(
             name, str(error)[:200] or "nesting without end", "TOML", "see layout.toml(5)"
         ) from None

@@ -103,7 +103,7 @@ def read(state: Dir, path: str, kind: type[R]) -> R | None:
         return None
     try:
         return msgspec.convert(_plain(text) or parse_toml(text, state.show(path)), kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise LayoutError(
             state.show(path),
             str(error),

@@ -70,11 +70,8 @@ class Target:
 
 
 TARGETS: dict[str, Target] = {}
-COMMON = tuple(
-    b"\0 \n \t \r / .. ../ \xff \xc2\x9b \x1b[2J = \" ' \\ # $ { } [ ] , ; : @ -1 0 4294967296 \\040".split(
-        b" "
-    )
-)
+_COMMON = b"\0 \n \t \r / .. ../ \xff \xc2\x9b \x1b[2J = \" ' \\ # $ { } [ ] , ; : @ -1 0 4294967296 \\040"
+COMMON = (*_COMMON.split(b" "), b"9" * 5000, b"[" * 3000, b'{"a":' * 3000)
 """What is special somewhere."""
 
 

@@ -71,6 +71,11 @@ FOUND = {
     "mountinfo": b"36 35 98: /n rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n",
     "devfs rules": b"100 include include1\n",
     "mtree specs": b"\x80",
+    "config": b'boot = "/s\x92"\n',
+    "profiles": b'kind = "\xc4"\n',
+    "records": b'name = "\x9c"\nstate = "\x9c"\n',
+    "mount -v --libxo=json": b'{"mount": {"mounted": "/b"}}',
+    "manifests": b"#mtree\n# hardlink ./d ./a type=file size=1\n",
 }
 """Inputs that once were a crash."""
 

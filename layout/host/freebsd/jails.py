@@ -63,7 +63,7 @@ def _from_json(text: str) -> list[Prison]:
     try:
         rows = json.loads(text)["jail-information"]["jail"]
         return [Prison(int(row["jid"]), str(row.get("name", row["jid"])), str(row["path"])) for row in rows]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise LayoutError("jls --libxo=json", repr(text[:80]), "a list of jails") from None
 
 
@@ -86,7 +86,7 @@ def parameters(name: str, names: Sequence[str]) -> dict[str, str]:
     try:
         (row,) = json.loads(done.stdout)["jail-information"]["jail"]
         return {key: _text(row[key]) for key in names if key in row}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise LayoutError(f"jls -j {name}", repr(done.stdout[:80]), "the parameters of a jail") from None
 
 
