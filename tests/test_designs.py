@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,22 @@ def examples(kind: str) -> list[str]:
     """Return the commands of a kind's section, without what they print."""
     blocks = re.findall(r"```console\n(.*?)```", section(kind), re.DOTALL)
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("# ")]
+
+
+def played(kind: str, block: int, page: str = "") -> list[tuple[str, list[str]]]:
+    """Return the commands of one block of a kind's section, each with the lines that it is said to print."""
+    text = re.findall(r"```console\n(.*?)```", page or section(kind), re.DOTALL)[block]
+    parts = [part.splitlines() for part in re.split(r"^# ", text, flags=re.MULTILINE)[1:]]
+    return [(lines[0], lines[1:]) for lines in parts]
+
+
+def test_every_shipped_profile_has_its_example_and_every_kind_a_profile() -> None:
+    kinds = {}
+    for path in sorted((TOP / "profiles").glob("*.toml")):
+        kinds[path.stem] = tomllib.loads(path.read_text())["kind"]
+        assert f"`{path.stem}`" in section(kinds[path.stem]) or f" {path.stem}" in section(kinds[path.stem])
+    assert set(kinds.values()) == set(KINDS)
+    assert all(examples(kind) for kind in KINDS)
 
 
 @pytest.mark.box

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 from test_freebsd_running import Whole, _host  # noqa: F401
+
+from tests.test_designs import played
 
 pytestmark = pytest.mark.box
 
@@ -86,6 +89,26 @@ def test_a_running_service_is_stopped_set_and_started(host: Whole) -> None:
     assert host.ok(
         "ls /usr/local/etc/layout; ! sysrc -n jail_list | grep demo; test ! -e /etc/jail.conf.d/demo.conf"
     )
+
+
+def test_the_worked_example_does_what_it_says(host: Whole) -> None:
+    installed(host)
+    host.ok("service demo onestart")
+    said = {}
+    for command, wanted in played("service", 0):
+        program, *words = shlex.split(command)
+        assert program == "layout"
+        said[words[0]] = host.does(*words)
+        lines = [
+            line for line in said[words[0]].splitlines() if "sysrc" in line or "demo" in line.split()[1:2]
+        ]
+        assert not wanted or [" ".join(line.split()) for line in lines] == [
+            " ".join(one.split()) for one in wanted
+        ]
+    assert "sleep 5000" in said["exec"]
+    assert "personality" not in said["exec"], "it sees its own processes alone"
+    assert "0 errors" in said["verify"]
+    host.ok("service demo onestatus; ! grep svcj /etc/rc.conf")
 
 
 def test_a_stopped_service_stays_stopped(host: Whole) -> None:

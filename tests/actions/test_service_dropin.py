@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from yard import Said, layout, mount, umount
 
 from layout.host import run
 from layout.host.linux.process import CAPABILITIES
+from tests.test_designs import played
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -257,6 +259,22 @@ def test_a_unit_is_confined_restarted_proven_and_given_back(host: Host, booted: 
     host.does("destroy", "demo")
     assert not DROPIN.parent.exists()
     assert calls(booted) == ["daemon-reload", "restart demo.service"]
+
+
+@with_systemd
+def test_the_worked_example_does_what_it_says(host: Host, booted: Path) -> None:
+    subprocess.run([host.work / "bin/systemctl", "start", "demo.service"], check=True)
+
+    def plain(lines: list[str]) -> list[str]:
+        return [re.sub(r"[0-9.]+ of 10, [0-9.]+", "N of 10, N", " ".join(line.split())) for line in lines]
+
+    for command, wanted in played("service", 1):
+        program, *words = shlex.split(command)
+        assert program == "layout"
+        said = host.does(*words)
+        if wanted:
+            assert plain(said.out.splitlines())[-len(wanted) :] == plain(wanted)
+    assert not DROPIN.parent.exists()
 
 
 def test_verify_finds_what_systemd_or_the_process_does_not_have(host: Host, booted: Path) -> None:
