@@ -112,11 +112,14 @@ def _refuse_directory(dataset: Dataset, root: Dir | None) -> None:
 
 def steps(plan: JailPlan, site: Site, root: Dir | None) -> list[Step]:
     """Return what `make` would do."""
-    found = [
-        Step("zfs", dataset.name, " ".join(data.create(dataset.name, dataset.properties)))
-        for dataset in osless.datasets(plan.jail, site)
-        if not zfs.exists(dataset.name)
-    ]
+    found = []
+    for dataset in osless.datasets(plan.jail, site):
+        if not zfs.exists(dataset.name):
+            words = data.create(dataset.name, dataset.properties)
+            found.append(Step("zfs", dataset.name, " ".join(words)))
+            continue
+        for path, is_, wanted in zfs.problems(dataset):
+            found.append(Step("zfs", path, f"{is_}, planned is {wanted}"))
     for one in observe(root, osless.content(plan.jail)):
         if one.state is not Is.PRESENT:
             found.append(
