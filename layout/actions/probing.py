@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from layout.actions.kinds import design_of
 from layout.core import jailconf, probing, tinyprogram
 from layout.core.compare import Live
 from layout.core.errors import LayoutError
@@ -67,6 +68,7 @@ def probe(
     `special` are FIFOs and sockets that were found in its read-only trees, as the jail names them. A jail
     that is not mounted, or is of another platform, is not probed: that has a finding of its own.
     """
+    plan = design_of(plan.jail.kind).shown(context, plan)
     top = plan.tables.jail[0].target if plan.tables.jail else ""
     if not top or plan.jail.platform is not running_platform():
         return [], 0

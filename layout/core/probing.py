@@ -42,6 +42,9 @@ class Place(msgspec.Struct, frozen=True):
     engine: bool = False
     """Memory of whoever keeps the jail: it may be closed to root of the jail, in any way."""
 
+    shared: bool = False
+    """A tree below ROOT that other jails may see as well: no FIFO or socket has a business there."""
+
     @property
     def sealed(self) -> bool:
         """It is a tree of ours, and nothing in it may change."""
@@ -89,7 +92,8 @@ def expect(plan: JailPlan, live: Sequence[MountPoint]) -> Expected | None:
     if not planned:
         return None
     top = planned[0].target
-    places = {inside(mount.target, top): _place(inside(mount.target, top), mount) for mount in planned}
+    root = top.rpartition("/j/")[0]
+    places = {inside(mount.target, top): _place(inside(mount.target, top), mount, root) for mount in planned}
     for point in live:
         if point.target not in places:
             places[point.target] = _unplanned(point, places)
@@ -111,7 +115,7 @@ def inside(target: str, top: str) -> str:
     return target[len(top) :] or "/"
 
 
-def _place(path: str, mount: Mount) -> Place:
+def _place(path: str, mount: Mount, root: str) -> Place:
     words = set(mount.options)
     return Place(
         path,
@@ -120,6 +124,7 @@ def _place(path: str, mount: Mount) -> Place:
         setuid="nosuid" not in words,
         devices="nodev" not in words,
         system=mount.fstype in _SYSTEMS,
+        shared="ro" in words and mount.source.startswith(f"{root}/"),
     )
 
 

@@ -151,9 +151,16 @@ def places(*live: MountPoint) -> dict[str, Place]:
 
 def test_what_may_be_done_is_what_the_table_says() -> None:
     assert places() == {
-        "/": Place("/", setuid=False, devices=False),
+        "/": Place("/", setuid=False, devices=False, shared=True),
         "/t": Place("/t", writable=True, executable=False, setuid=False, devices=False),
     }
+
+
+def test_a_socket_of_the_host_that_a_profile_shows_is_no_channel_of_ours() -> None:
+    shown = Mount("/run/database", "/r/j/a/run/database", "none", ("bind", "ro", "nosuid", "noexec"))
+    found = expect(plan(MROOT, shown), ())
+    assert found is not None
+    assert [place.shared for place in found.places] == [True, False]
 
 
 def test_a_mount_that_is_not_planned_may_do_no_more_than_what_it_covers() -> None:

@@ -112,9 +112,9 @@ def ran(yard: Yard, words: tuple[str, ...]) -> Said:
     assert is_clean(done.err), said
     assert "Traceback" not in done.err + done.out, said
     if done.code and "--json" not in words:
-        assert re.search(r"^(layout: |  error S).*found .*, expected ", done.err + done.out, re.MULTILINE), (
-            said
-        )
+        assert re.search(
+            r"^(layout: |  error [AS]).*found .*, expected ", done.err + done.out, re.MULTILINE
+        ), said
     return done
 
 

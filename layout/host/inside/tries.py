@@ -159,9 +159,9 @@ class _Prober:
                     if wanted and place.sealed:
                         self.samples.append((below, place))
                         wanted -= 1
-                elif not place.engine:  # its memory is of one jail
+                elif place.shared:
                     self.special.append((below, place.path))
-        if not place.writable:
+        if place.shared:
             self._note("A8", "look", path, place.path)
 
     def _below(self, fd: int, name: str, path: str, place: Place, depth: int, flags: int) -> None:
