@@ -93,8 +93,9 @@ def start(
 def _start_unit(context: Context, state: Dir, plan: JailPlan) -> Running:
     """Let systemd keep the jail."""
     name, settings = plan.jail.name, plan.jail.settings
-    if settings.network.gateway:
-        raise UsageError(name, "engine unit", "bwrap or nspawn for a jail with a network of its own")
+    if settings.network.gateway or plan.jail.kind is Kind.FULL:
+        hint = f"layout render unit {name} is a unit that starts it so" if plan.jail.kind is Kind.FULL else ""
+        raise UsageError(name, "engine unit", "bwrap or nspawn for a world or a network of its own", hint)
     systemd.require_booted()
     prepare_linux.refuse_taken_ports(name, settings.service, settings.network)
     record = RunRecord(

@@ -287,6 +287,33 @@ def test_two_jails_cannot_have_one_port_of_the_host(yard: Yard) -> None:
         yard.ok("destroy", "other")
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_directory_of_the_host_is_seen_and_no_more(yard: Yard, engine: str) -> None:
+    data = yard.top / "data"
+    data.mkdir(mode=0o755, exist_ok=True)
+    (data / "file").write_text("the host's\n", encoding="utf-8")
+    mounts = f'[[linux.mounts]]\nsource = "{data}"\ntarget = "srv/data"\n'
+    other = PROFILE.replace("[linux.service]", f"{mounts}[linux.service]")
+    (yard.root / "etc/profiles/other.toml").write_text(other, encoding="utf-8")
+    yard.ok("init", "--no-mount", "other", "--base", yard.top / "busybox")
+    try:
+        yard.ok("start", "other", "--engine", engine)
+        script = "cat /srv/data/file; echo x >/srv/data/new"
+        with yard.process("exec", "other", "--", "/bin/sh", "-c", script, stdin=subprocess.DEVNULL) as done:
+            out, err = done.communicate(timeout=30)
+        assert (out, "Read-only file system" in err) == ("the host's\n", True)
+        assert yard.verify("other") == [("other", "S2-world", "warning")]
+    finally:
+        yard.run("stop", "other")
+        yard.ok("destroy", "other")
+    assert (data / "file").exists()
+
+
+def test_the_engine_unit_is_for_shared_roots(yard: Yard) -> None:
+    done = yard.run("start", "cell", "--engine", "unit")
+    assert (done.code, "layout render unit cell" in done.err) == (2, True)
+
+
 def test_a_picture_says_what_it_is_and_what_leads_there(yard: Yard) -> None:
     text = yard.ok("show", "cell")
     assert "shared base" not in text

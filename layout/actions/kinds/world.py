@@ -67,6 +67,8 @@ def _fill(
     for top, mode in TOPS[jail.platform]:
         if world.lstat(top) is None:
             world.make_dir(top, mode)
+    for mount in jail.settings.mounts:
+        make_parents(world, f"{mount.target}/.")
     _forget(world)
     for path, text, mode in list(configured(jail, lambda path: _text(world, path))):
         _write(world, path, text, mode)
