@@ -10,6 +10,7 @@ from layout.core import mtree
 from layout.core.autorun import PLACES, Place, hinted, is_hints, is_writable
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, warning
+from layout.core.model import Kind
 from layout.host.beneath import Dir
 
 _LOOKED = 1000
@@ -21,6 +22,8 @@ _HINTS = 64 << 10
 
 def autorun(scene: JailScene) -> Iterator[Finding]:
     """S7: places of t from which something runs by itself are as the base had them, empty."""
+    if scene.jail.kind is Kind.FULL:
+        return  # cron(8) and the like are its own world's, and no read-only half is next to them
     told: set[str] = set()
     try:
         with scene.scene.root.open(f"t/{scene.name}") as top:
