@@ -48,8 +48,8 @@ def test_exit_status_join_and_the_end_of_everything(tmp_path: Path) -> None:
 def test_the_host_looks_like_freebsd(host: Host) -> None:
     assert host.ok("uname; uname -r; freebsd-version; echo $LAYOUT_PERSONALITY").split() == [
         "FreeBSD",
-        "15.0-RELEASE",
-        "15.0-RELEASE",
+        "15.0-RELEASE-p14",
+        "15.0-RELEASE-p14",
         "freebsd",
     ]
     host.ok("set -e; for p in /sbin/mount /sbin/umount /usr/sbin/jail /bin/ps; do test -x $p; done")

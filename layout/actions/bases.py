@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,6 +15,7 @@ from layout.actions.populate import capable, skeleton_entries
 from layout.core import findings, mtree
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, Report, error, warning
+from layout.core.model import Site
 from layout.core.mtree import ManifestEntry
 from layout.host import records
 from layout.host.beneath import Dir, open_root
@@ -91,7 +92,7 @@ def verify_base(context: Context, tell: Tell, *, update: bool = False) -> Verifi
                 error(_SPECIAL, f"{top}/{below}", f"a {kind}", "none in a base", f"rm {top}/{below}")
                 for below, kind in special
             ]
-        found += _behind(context, state)
+        found += behind(context.site, state)
         if update:
             _refuse_unacceptable(found)
             for manifest, entries in fresh.items():
@@ -99,18 +100,19 @@ def verify_base(context: Context, tell: Tell, *, update: bool = False) -> Verifi
     return Verified(findings.report(found, {}, checks), size, list(fresh) if update else [])
 
 
-def _behind(context: Context, state: Dir) -> list[Finding]:
-    """Return the jails that do not have what the last sessions in the base changed."""
+def behind(site: Site, state: Dir, names: Collection[str] | None = None) -> list[Finding]:
+    """Return a finding for each jail, of `names` if given, that lacks what sessions in the base changed."""
     found = "as an older skeleton made it"
     return [
         warning(
             _PENDING,
-            f"{context.site.root}/s/{jail}",
+            f"{site.root}/s/{jail}",
             found,
             "the changes of the base merged",
             f"layout base merge {jail}",
         )
         for jail in sorted(merging.pending(state))
+        if names is None or jail in names
     ]
 
 

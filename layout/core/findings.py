@@ -60,15 +60,18 @@ class Report(msgspec.Struct):
     counts: Counts
 
     def joined(self, other: Report) -> Report:
-        """Return this report with what another says of the host."""
+        """Return this report with what another says of the host, and this one does not."""
+        told = {*self.host.findings, *(one for jail in self.jails.values() for one in jail.findings)}
+        new = [one for one in other.host.findings if one not in told]
+        again = Counter(one.severity for one in other.host.findings if one in told)
         ours, theirs = self.counts, other.counts
         counts = Counts(
             ours.checks + theirs.checks,
-            ours.errors + theirs.errors,
-            ours.warnings + theirs.warnings,
+            ours.errors + theirs.errors - again["error"],
+            ours.warnings + theirs.warnings - again["warning"],
             ours.probes + theirs.probes,
         )
-        host = HostReport([*self.host.findings, *other.host.findings])
+        host = HostReport([*self.host.findings, *new])
         return Report(self.ok and other.ok, self.jails, host, counts)
 
 

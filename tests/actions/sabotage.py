@@ -366,6 +366,12 @@ def _crontabs_behind_a_link(yard: Yard) -> None:
     (yard.root / "t/a/var/spool/cron").symlink_to("../new")
 
 
+@row("a", "S9-pending", severity="warning", quick=False)
+def _change_of_the_base_not_merged(yard: Yard) -> None:
+    (yard.root / ".layout/merge/1").mkdir(parents=True)
+    write(yard.root / ".layout/merge/1/jails.toml", 'created = "2026-01-01T00:00:00Z"\njails = ["a"]\n')
+
+
 @row("host", "S9-drift", severity="warning", quick=False)
 def _program_new_in_mroot(yard: Yard) -> None:
     write(yard.root / "j/mroot/usr/bin/tool", mode=0o755)

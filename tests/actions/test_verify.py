@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import freebsd_sabotage
 import probe_sabotage  # noqa: F401 - adds its rows
 import pytest
 from sabotage import AFTER, ROWS, Row, make_capable, write
@@ -66,19 +67,14 @@ def test_a_sabotage_is_found(yard: Yard, one: Row) -> None:
 
 
 ELSEWHERE = {
-    "S2-devfs": "test_freebsd_mounts.py",
-    "S2-jail": "test_freebsd_running.py",
-    "S3-left": "test_manage_freebsd.py",
-    "S12-jail-conf": "test_freebsd_mounts.py",
-    "S12-rc-conf": "test_freebsd_running.py",
     "S9-changed": "test_bases.py",
     "S9-missing": "test_bases.py",
     "S9-extra": "test_bases.py",
     "S9-special": "test_bases.py",
     "S9-manifest": "test_bases.py",
-    "S9-pending": "test_manage_base.py",
 }
-"""Codes S and A of FreeBSD, and those of `layout base verify`: where they are provoked."""
+"""Codes of `layout base verify`: where they are provoked."""
+ON_FREEBSD = {row.code for row in freebsd_sabotage.ROWS.values()}
 
 
 def codes_in(*where: Path) -> set[str]:
@@ -91,7 +87,7 @@ SOURCE = codes_in(REPOSITORY / "layout")
 KNOWN = {code for check in (*registry.HOST, *registry.JAIL) for code in check.codes}
 # Those of jails that cannot even be planned, of what cannot be looked at, and of `layout base verify`.
 OTHERS = {"S5-record", "S5-destroying", "S5-profile", "S8-unseen"}
-OTHERS |= {code for code in ELSEWHERE if code.startswith("S9-")}
+OTHERS |= ELSEWHERE.keys()
 OF_KINDS = {code for code in SOURCE - KNOWN - OTHERS if code[0] not in "SA"} | (
     codes_in(*(REPOSITORY / f"layout/{layer}/kinds" for layer in ("core", "actions"))) - KNOWN - OTHERS
 )
@@ -99,7 +95,7 @@ OF_KINDS = {code for code in SOURCE - KNOWN - OTHERS if code[0] not in "SA"} | (
 
 
 def test_there_are_enough_of_them() -> None:
-    assert len(ROWS) >= 80
+    assert len(ROWS) + len(freebsd_sabotage.ROWS) >= 120
     assert len({one.sabotage for one in ROWS}) == len(ROWS)
 
 
@@ -114,7 +110,7 @@ def test_every_code_is_documented_and_no_other() -> None:
 
 
 def test_every_code_has_its_sabotage() -> None:
-    assert SOURCE - {one.code for one in ROWS} - OF_KINDS == ELSEWHERE.keys()
+    assert SOURCE - {one.code for one in ROWS} - ON_FREEBSD - OF_KINDS == ELSEWHERE.keys()
     for code, name in ELSEWHERE.items():
         assert f'"{code}"' in (Path(__file__).parent / name).read_text("utf-8"), code
     tests = [path for path in (REPOSITORY / "tests").rglob("*.py") if path.name != "test_verify.py"]
@@ -129,7 +125,7 @@ def test_the_registry_knows_its_codes() -> None:
 
 # --- a check that is taken out is missed --------------------------------------------------------------------
 
-OF_FREEBSD = {"devfs", "left by a session", "rc.conf", "jail parameters"}
+OF_FREEBSD = {row.check for row in freebsd_sabotage.ROWS.values()} - {"files", "auto-run places"}
 """Checks that ask FreeBSD: test_freebsd_verify.py takes them out."""
 MUTATIONS = [
     pytest.param(side, check, id=f"{side}: {check.name}")
@@ -292,6 +288,15 @@ def test_the_json_document_has_the_keys_of_the_contract(yard: Yard) -> None:
     assert set(finding) == {"code", "severity", "path", "expected", "found", "hint"}
     assert finding["path"] == f"{yard.root}/j/b"
     assert finding["hint"] == "layout mount b"
+
+
+def test_what_both_proofs_say_is_said_once(yard: Yard) -> None:
+    (one,) = (one for one in ROWS if one.code == "S9-pending")
+    one.sabotage(yard)
+    report = json.loads(yard.run("--json", "verify", "--no-probe", "--base").out)
+    assert report["host"]["findings"] == []
+    assert [finding["code"] for finding in report["jails"]["a"]["findings"]] == ["S9-pending"]
+    assert (report["counts"]["errors"], report["counts"]["warnings"]) == (0, 1)
 
 
 def test_a_hostile_name_neither_moves_the_cursor_nor_forges_a_line(yard: Yard) -> None:

@@ -6,7 +6,7 @@ each of them finds a sabotage which is overlooked without it.
 
 from __future__ import annotations
 
-from layout.actions.verifying import autorun, entries, host, mounts, probes, services, space, trees
+from layout.actions.verifying import autorun, entries, freebsd, host, mounts, probes, services, space, trees
 from layout.actions.verifying.scene import Check, JailScene, Scene, When
 
 HOST: tuple[Check[Scene], ...] = (
@@ -23,6 +23,7 @@ HOST: tuple[Check[Scene], ...] = (
     Check("S3", "writable views", host.writable_views, ("S3-view",)),
     Check("S3", "writable trees of two jails", host.shared_writable, ("S3-shared",)),
     Check("S4", "reachable t", host.reachable, ("S4-reachable",)),
+    Check("S11", "kernel", freebsd.kernel, ("S11-kernel",), When.FULL),
     Check("S12", "host fstab", host.host_fstab, ("S12-host-fstab",), When.FULL),
     Check("S12", "rc.conf", host.rc_conf, ("S12-rc-conf",), When.FULL),
     Check("S10", "room", space.room, ("S10-space",)),
@@ -62,6 +63,10 @@ JAIL: tuple[Check[JailScene], ...] = (
     Check("S3", "service guaranteed", services.guaranteed, ("S3-weak",), here=True),
     Check("S5", "design", services.design, ()),
     Check("S2", "nosuid", mounts.suid, ("S2-suid",)),
+    Check("S9", "merged", services.merged, ("S9-pending",), When.FULL),
+    Check("S11", "jail limits", freebsd.limits, ("S11-allowed", "S11-ruleset"), When.FULL, here=True),
+    Check("S11", "jail devices", freebsd.devices, ("S11-devices",), When.FULL, here=True),
+    Check("S11", "no fdescfs", freebsd.descriptors, ("S11-fdescfs",), here=True),
     Check("S10", "room of t", space.room_of_t, ("S10-space",)),
     Check("S10", "quota", space.quota, ("S10-quota",)),
     Check("S12", "files", services.files, ("S12-fstab", "S12-jail-conf"), When.FULL),

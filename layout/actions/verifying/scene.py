@@ -103,7 +103,8 @@ class Scene:
         """How much was really tried."""
         self.names = records.jail_names(root)
         """Of all jails with a record, verified now or not."""
-        self.locks = frozenset(state.names())
+        self.kept = frozenset(state.names())
+        """Names of what layout keeps of ROOT: locks, records, unfinished work."""
         self.base: BaseRecord | None = None
         self.base_problem: OSError | LayoutError | None = None
         try:
@@ -200,7 +201,7 @@ class JailScene:
     def session(self) -> str | None:
         """Who is in a manage session of the jail."""
         lock = f"manage-{self.name}.lock"
-        return locks.holder(self.scene.state, lock) if lock in self.scene.locks else None
+        return locks.holder(self.scene.state, lock) if lock in self.scene.kept else None
 
     @cached_property
     def running(self) -> Running | None:

@@ -72,6 +72,16 @@ def design(scene: JailScene) -> Iterable[Finding]:
     return design_of(scene.jail.kind).findings(host.context, host.root, scene.plan, quick=host.quick)
 
 
+def merged(scene: JailScene) -> Iterator[Finding]:
+    """S9: s has what the last sessions in the base changed. What else s has is the administrator's work."""
+    scene.scene.checks += 1
+    if "merge" not in scene.scene.kept:
+        return
+    from layout.actions.bases import behind  # with all that merges: rarely needed here
+
+    yield from behind(scene.scene.site, scene.scene.state, [scene.name])
+
+
 def files(scene: JailScene) -> Iterator[Finding]:
     """S12: tables and jail.conf(5) are those of the plan."""
     for file in host_files(scene.plan, scene.scene.site):

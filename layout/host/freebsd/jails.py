@@ -85,9 +85,15 @@ def parameters(name: str, names: Sequence[str]) -> dict[str, str]:
         return {} if len(names) < 2 else {k: v for one in names for k, v in parameters(name, [one]).items()}
     try:
         (row,) = json.loads(done.stdout)["jail-information"]["jail"]
-        return {key: _text(row[key]) for key in names if key in row}
+        keys = row if list(names) == ["all"] else [key for key in names if key in row]
+        return {key: _text(row[key]) for key in keys}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise LayoutError(f"jls -j {name}", repr(done.stdout[:80]), "the parameters of a jail") from None
+
+
+def every_parameter(name: str) -> dict[str, str]:
+    """Return all parameters of a running jail that this release knows, as text. Raises LayoutError."""
+    return parameters(name, ["all"])
 
 
 def _text(value: object) -> str:

@@ -327,7 +327,7 @@ def first(release: str, devfs_loaded: bool, command: list[str]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    release, devfs_loaded, joined = "15.0-RELEASE", True, 0
+    release, devfs_loaded, joined = "15.0-RELEASE-p14", True, 0
     while argv and argv[0].startswith("-"):
         word = argv.pop(0)
         if word == "--":

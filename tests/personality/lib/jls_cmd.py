@@ -93,6 +93,14 @@ def main(argv: list[str]) -> int:
         ]
     if "n" in flags and not names:
         names = list(_COMPUTED)
+    if names == ["all"]:
+        every = sorted(
+            jailparams.BOOLS | set(jailparams.INTS) | {f"allow.{new}" for new in jailparams.ALLOW_NEWER}
+        )
+        names = [
+            *_COMPUTED,
+            *(name for name in every if jailparams.exists(name, major) and name not in _COMPUTED),
+        ]
     for name in names:
         probe = {
             "params": {},
