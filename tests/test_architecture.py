@@ -36,6 +36,7 @@ SIBLINGS = {
     "layout.host.inside": ("layout.host.forked",),
     "layout.host.beneath": ("layout.host.linux.syscalls",),
     "layout.host.linux": (
+        "layout.host.attacks",
         "layout.host.beneath",
         "layout.host.run",
         "layout.host.forked",
@@ -44,6 +45,7 @@ SIBLINGS = {
         "layout.host.standard",
     ),
     "layout.host.freebsd": (
+        "layout.host.attacks",
         "layout.host.beneath",
         "layout.host.run",
         "layout.host.forked",
@@ -67,6 +69,7 @@ PATH_DOORS = {
     "layout.host.linux": "mountinfo, /proc, mountpoints and devices of the host",
     "layout.host.freebsd": "mountpoints and devices of the host",
     "layout.host.inside": "a child confined to a jail's root, where paths are the jail's own",
+    "layout.host.attacks": "what root of a jail would do, in the sandbox and the jails of selftest",
     "layout.host.hostfiles": "ETC and the host's fstab: written whole, outside ROOT",
     "layout.host.shipped": "the package's own data files",
     "layout.host.privilege": "writes the id maps of a new user namespace below /proc/self",

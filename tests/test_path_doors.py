@@ -56,22 +56,12 @@ NEVER = (
 )
 """What walks, copies or removes by path, or looks first and acts later: in no module, whatever its door."""
 
-_SANDBOX = "in the throw-away root of the selftest, which nothing outside it can reach"
 NEVER_BUT = {
     ("layout.host.linux.cgroups", "os.walk"): "below /sys/fs/cgroup, which is the kernel's",
     (
         "layout.host.linux.dropins",
         "tempfile.TemporaryDirectory",
     ): "root's own, mode 0700, for systemd-analyze(1)",
-    ("layout.host.interpreter", "os.makedirs"): _SANDBOX,
-    ("layout.host.interpreter", "shutil.copyfile"): _SANDBOX,
-    ("layout.host.linux.sandbox", "os.makedirs"): _SANDBOX,
-    ("layout.host.linux.targets", "os.makedirs"): _SANDBOX,
-    ("layout.host.linux.targets", "shutil.copyfile"): _SANDBOX,
-    ("layout.host.linux.targets", "shutil.rmtree"): _SANDBOX,
-    ("layout.host.linux.traps", "os.makedirs"): _SANDBOX,
-    ("layout.host.linux.traps", "os.walk"): _SANDBOX,
-    ("layout.host.linux.traps", "shutil.copyfile"): _SANDBOX,
 }
 
 AT_A_DESCRIPTOR = {

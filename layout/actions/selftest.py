@@ -9,7 +9,6 @@ from typing import assert_never
 import msgspec
 
 from layout.core.attacks import Counts, Place, counts, passed
-from layout.core.errors import LayoutError
 from layout.core.model import Platform
 from layout.host.site import running_platform
 
@@ -45,8 +44,9 @@ def selftest(tell: Tell) -> Document:
 
             found = selftest_linux.run(tell)
         case Platform.FREEBSD:
-            hint = "on FreeBSD: layout verify, and make freebsd of the sources, which attacks on a real host"
-            raise LayoutError("the selftest", "FreeBSD: not one attack was run", "Linux", hint)
+            from layout.actions import selftest_freebsd
+
+            found = selftest_freebsd.run(tell)
         case _:
             assert_never(platform)
     every = [result for place in found.places for result in place.results]

@@ -20,9 +20,9 @@ from layout.core.attacks import ENGINE, HOST, SESSION, TRAPS, Place, Result, jud
 from layout.core.errors import LayoutError, printable
 from layout.core.model import JailPlan
 from layout.host import interpreter
+from layout.host.attacks.frame import RESULT
+from layout.host.attacks.frame import Place as Aim
 from layout.host.linux import sandbox, targets, traps
-from layout.host.linux.attacks.frame import RESULT
-from layout.host.linux.attacks.frame import Place as Aim
 from layout.host.run import which
 
 SECONDS = 180.0

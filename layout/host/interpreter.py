@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 
 from layout.core.errors import LayoutError
+from layout.host.attacks import files
 from layout.host.elf import Elf, read_program
 from layout.host.run import run
 
@@ -42,15 +42,15 @@ def build(top: str) -> str:
 
     Raises LayoutError when this Python cannot be taken along.
     """
-    executable, libraries, version, files, mapped, search = _look()
+    executable, libraries, version, modules, mapped, search = _look()
     for name in _DIRECTORIES:
-        os.makedirs(f"{top}/{name}", exist_ok=True)
+        files.directories(f"{top}/{name}")
     place = f"{HOME}/bin/python3"
     _copy(executable, f"{top}{place}", 0o755)
     stdlib = f"{top}{HOME}/{libraries}/python{version}"
-    os.makedirs(f"{stdlib}/lib-dynload", exist_ok=True)
+    files.directories(f"{stdlib}/lib-dynload")
     roots = sorted((path for path in search if path), key=len, reverse=True)
-    for file in files:
+    for file in modules:
         root = next((path for path in roots if file.startswith(path + "/")), None)
         if root is None:
             raise LayoutError(file, "a module outside sys.path", "one of Python's own library")
@@ -101,7 +101,5 @@ def _elf(path: str) -> Elf | None:
 
 
 def _copy(source: str, target: str, mode: int) -> None:
-    os.makedirs(os.path.dirname(target), exist_ok=True)
     if not os.path.lexists(target):
-        shutil.copyfile(source, target)
-        os.chmod(target, mode)
+        files.copy(source, target, mode)

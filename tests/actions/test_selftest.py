@@ -15,8 +15,8 @@ from yard import mounts
 from layout.actions import prepare_linux, selftest_linux
 from layout.actions.selftest import Document, selftest
 from layout.core.attacks import ENGINE, HOST, SESSION, TRAPS, Result
+from layout.host.attacks import frame, known
 from layout.host.linux import sandbox
-from layout.host.linux.attacks import frame, known
 from layout.host.linux.engines import bwrap
 
 pytestmark = [

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from layout.core import mountinfo
 from layout.core.errors import LayoutError
 from layout.host import forked
+from layout.host.attacks import files
 from layout.host.linux import devices, process, procs, syscalls, table
 
 _NEW = "/sys/sandbox"
@@ -182,9 +183,9 @@ def _view(path: str) -> None:
         os.symlink(os.readlink(path), target)
         return
     if stat.S_ISDIR(found.st_mode):
-        os.makedirs(target, 0o755, exist_ok=True)
+        files.directories(target)
     elif stat.S_ISREG(found.st_mode):
-        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+        files.directories(os.path.dirname(target))
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     else:
         return

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import stat
@@ -20,9 +19,9 @@ from typing import Any
 
 from layout.core.attacks import Attack
 from layout.host import forked
+from layout.host.attacks import files, frame, known, programs, session
+from layout.host.attacks.frame import Place
 from layout.host.linux import process, syscalls
-from layout.host.linux.attacks import frame, known, programs, session
-from layout.host.linux.attacks.frame import Place
 
 WORK = "/tmp/work"  # noqa: S108 - the sandbox's own
 ROOT = f"{WORK}/jails"
@@ -43,17 +42,16 @@ def prepare(python: str) -> None:
     for top in (IN_BASE, IN_S, IN_T):
         _fill(BASE + top)
     here = os.path.dirname(frame.__file__)
-    os.makedirs(f"{BASE}{HOME}/attacks")
     for name in os.listdir(here):
         if name.endswith(".py"):
-            shutil.copyfile(f"{here}/{name}", f"{BASE}{HOME}/attacks/{name}")
+            files.copy(f"{here}/{name}", f"{BASE}{HOME}/attacks/{name}", 0o644)
     with open(f"{BASE}/bin/sh", "w", encoding="ascii") as file:
         file.write(f'#!{python} -S\nraise SystemExit("there is no shell here")\n')
     os.chmod(f"{BASE}/bin/sh", 0o755)
 
 
 def _fill(top: str) -> None:
-    os.makedirs(top, exist_ok=True)
+    files.directories(top)
     for name in _FILES:
         with open(f"{top}/{name}", "w", encoding="ascii") as file:
             file.write("as it was\n")
@@ -67,7 +65,7 @@ def command(python: str, module: str, *values: object) -> tuple[str, ...]:
 
 def write(path: str, text: str) -> None:
     """Write a file, its directories made."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    files.directories(os.path.dirname(path))
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
 
@@ -126,13 +124,12 @@ def controls(
     attacks: Iterable[Attack], place: Place, name: str, *, read_only: bool = True
 ) -> dict[str, dict[str, Any]]:
     """Make each attack where it has to work; `name` is the jail whose trees are taken."""
-    plain = f"{WORK}/plain"
-    tree = place._replace(base=f"{plain}/base", s=f"{plain}/s", t=f"{plain}/t")
     functions = known.functions()
     found = {}
-    for attack in attacks:
+    for number, attack in enumerate(attacks):
         if attack.control == "plain":
-            shutil.rmtree(plain, ignore_errors=True)
+            plain = f"{WORK}/plain/{name}-{number}"
+            tree = place._replace(base=f"{plain}/base", s=f"{plain}/s", t=f"{plain}/t")
             for top in tree[:3]:
                 _fill(top)
             found[attack.id] = frame.attempt(functions[attack.id], tree)
@@ -155,7 +152,7 @@ def bare(name: str, *, read_only: bool) -> Callable[[], None]:
     def enter() -> None:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount(b"none", b"/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-        os.makedirs(top, exist_ok=True)
+        files.directories(top)
         for source, target, closed in (
             (f"{ROOT}/j/mroot", "", read_only),
             (f"{ROOT}/s/{name}", "/s", read_only),

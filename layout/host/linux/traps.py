@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import termios
 import time
@@ -13,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from layout.host import forked
+from layout.host.attacks import files, frame, session
 from layout.host.linux import process
-from layout.host.linux.attacks import frame, session
 from layout.host.linux.targets import BASE, HOME, IN_S, IN_T, ROOT
 
 _SCRIPT = "open({path!r}, 'w').write('x')\n"
@@ -38,7 +37,7 @@ def prepare() -> None:
 
 
 def _write(path: str, text: str) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    files.directories(os.path.dirname(path))
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     with open(path, "w", encoding="ascii") as file:
@@ -76,14 +75,11 @@ def planted(name: str) -> Iterator[None]:
 
 def _libraries(target: str) -> None:
     """Copy the libraries of the base, all but libc and the loader, without which nothing would start."""
-    os.makedirs(target, exist_ok=True)
-    for top, _, names in os.walk(BASE):
-        if HOME in top:
-            continue
-        for name in names:
-            if ".so" in name and not name.startswith(("libc.", "ld-", "ld.", "libpthread")):
-                shutil.copyfile(f"{top}/{name}", f"{target}/{name}")
-                os.chmod(f"{target}/{name}", 0o755)
+    for path in files.below(BASE):
+        name = os.path.basename(path)
+        needed = name.startswith(("libc.", "ld-", "ld.", "libpthread"))
+        if ".so" in name and not needed and not path.startswith(BASE + HOME):
+            files.copy(path, f"{target}/{name}", 0o755)
 
 
 def _watch(directories: tuple[str, ...]) -> int:

@@ -12,12 +12,17 @@ from .frame import Attack, Place, Refused, check, libc
 
 # geteuid(2), then exit(2) with what it gave: all that has to be seen of a program that ran.
 _CODE = {
-    "x86_64": (62, "b86b0000000f0589c7b83c0000000f05"),
-    "aarch64": (183, "e81580d2010000d4a80b80d2010000d4"),
-    "riscv64": (243, "9308f00a730000009308d00573000000"),
+    ("Linux", "x86_64"): (62, "b86b0000000f0589c7b83c0000000f05"),
+    ("Linux", "aarch64"): (183, "e81580d2010000d4a80b80d2010000d4"),
+    ("Linux", "riscv64"): (243, "9308f00a730000009308d00573000000"),
+    ("FreeBSD", "amd64"): (62, "b8190000000f0589c7b8010000000f05"),
+    ("FreeBSD", "arm64"): (183, "280380d2010000d4280080d2010000d4"),
+    ("FreeBSD", "riscv"): (243, "93029001730000009302100073000000"),
 }
+_ABI = {"Linux": 0, "FreeBSD": 9}
 _READ, _WRITE, _EXECUTE = 1, 2, 4
-_PRIVATE, _ANONYMOUS = 2, 0x20
+_PRIVATE = 2
+_ANONYMOUS = 0x20 if platform.system() == "Linux" else 0x1000
 OTHER = 65534
 """The user nobody."""
 
@@ -27,7 +32,8 @@ def program() -> bytes:
 
     Where no machine code is known for this machine, it is this Python.
     """
-    found = _CODE.get(platform.machine())
+    system = platform.system()
+    found = _CODE.get((system, platform.machine()))
     if found is None or sys.maxsize < 1 << 32:
         with open(sys.executable, "rb") as file:
             return file.read()
@@ -35,7 +41,21 @@ def program() -> bytes:
     code = bytes.fromhex(text)
     start = 0x400000
     header = struct.pack(
-        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, machine, 1, start + 120, 64, 0, 0, 64, 56, 1, 0, 0, 0
+        "<16sHHIQQQIHHHHHH",
+        b"\x7fELF\x02\x01\x01" + bytes([_ABI[system]]),
+        2,
+        machine,
+        1,
+        start + 120,
+        64,
+        0,
+        0,
+        64,
+        56,
+        1,
+        0,
+        0,
+        0,
     )
     size = 120 + len(code)
     return header + struct.pack("<IIQQQQQQ", 1, _READ | _EXECUTE, 0, start, start, size, size, 0x10000) + code

@@ -1,0 +1,175 @@
+"""What root of a jail of FreeBSD tries, besides what is tried everywhere: the kernel's own calls.
+
+Where a call would change the host if it worked, it is made so that nothing can come of it: whoever has no
+right is told so first. Outside, the same call gets another answer, and that is its control.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable
+
+from layout.host.attacks import mounts, programs, reach, shared
+from layout.host.attacks.frame import Attack, Place, Untried, each, libc
+
+_ATTACH, _DETACH = 10, 11
+_HIGHEST = 1024
+_MAY = frozenset({errno.EINVAL, errno.ENODEV, errno.ENOENT, errno.ESTALE, errno.EFAULT})
+"""Answers to somebody who may."""
+_HANDLE = ctypes.create_string_buffer(64)
+_ANONYMOUS = ctypes.c_char_p(1)
+"""SHM_ANON of shm_open(2)."""
+_IMMUTABLE = 0x00020000
+"""SF_IMMUTABLE (chflags(2))."""
+_KNOB = b"kern.ps_arg_cache_limit"
+
+
+class _Vector(ctypes.Structure):
+    """struct iovec."""
+
+    _fields_ = (("base", ctypes.c_char_p), ("size", ctypes.c_size_t))
+
+
+def call(name: str, *words: object) -> int:
+    """Call libc. Raises OSError; Untried where libc has no such function."""
+    function = getattr(libc, name, None)
+    if function is None:
+        raise Untried(f"libc has no {name}(2)")
+    result: int = function(*words)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), name)
+    return result
+
+
+def attach(jid: int) -> None:
+    """Be in a jail; a directory that is open would keep one from that. Raises OSError, Untried."""
+    for fd in range(3, _HIGHEST):
+        with contextlib.suppress(OSError):
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                os.close(fd)
+    call("jail_attach", ctypes.c_int(jid))
+    os.chdir("/")
+
+
+def _asks(work: Callable[[], object]) -> str:
+    """Make a call that does nothing; it has worked when the answer is not that one has no right to it."""
+    try:
+        work()
+    except OSError as error:
+        if error.errno not in _MAY:
+            raise
+    return "it may"
+
+
+def mount(place: Place) -> str:
+    words = (b"fstype", b"layoutselftest", b"fspath", os.fsencode(place.t))
+    vector = (_Vector * len(words))(*(_Vector(word, len(word) + 1) for word in words))
+    return _asks(lambda: call("nmount", ctypes.byref(vector), ctypes.c_uint(len(words)), ctypes.c_int(0)))
+
+
+def umount(place: Place) -> str:
+    nothing = ctypes.c_char_p(os.fsencode(f"{place.t}/no-mount"))
+    return _asks(lambda: call("unmount", nothing, ctypes.c_int(0)))
+
+
+def handle(place: Place) -> str:
+    return _asks(lambda: os.close(call("fhopen", _HANDLE, ctypes.c_int(os.O_RDONLY))))
+
+
+def jail(place: Place) -> str:
+    return _asks(lambda: call("jail_set", None, ctypes.c_uint(0), ctypes.c_int(1)))
+
+
+def device(place: Place) -> str:
+    path = f"{place.t}/node"
+    os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(2, 2))
+    os.unlink(path)
+    return path
+
+
+def ptrace(place: Place) -> str:
+    call("ptrace", ctypes.c_int(_ATTACH), ctypes.c_int(place.victim), None, ctypes.c_int(0))
+    os.waitpid(place.victim, os.WNOHANG)
+    call("ptrace", ctypes.c_int(_DETACH), ctypes.c_int(place.victim), ctypes.c_void_p(1), ctypes.c_int(0))
+    return f"process {place.victim}"
+
+
+def kernel(place: Place) -> str:
+    return each(
+        (
+            ("sysctl", _same_sysctl),
+            ("/dev/mem", lambda: os.close(os.open("/dev/mem", os.O_RDONLY))),
+            ("/dev/io", lambda: os.close(os.open("/dev/io", os.O_RDONLY))),
+        )
+    )
+
+
+def _same_sysctl() -> None:
+    """Set a value to what it is."""
+    value, size = ctypes.c_long(), ctypes.c_size_t(ctypes.sizeof(ctypes.c_long))
+    call("sysctlbyname", _KNOB, ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0))
+    call("sysctlbyname", _KNOB, None, None, ctypes.byref(value), size)
+
+
+def flags(place: Place) -> str:
+    path = f"{place.t}/flagged"
+    change = getattr(os, "chflags", None)
+    if change is None:
+        raise Untried("this Python has no chflags(2)")
+    with open(path, "w", encoding="ascii"):
+        pass
+    change(path, _IMMUTABLE)
+    change(path, 0)
+    return path
+
+
+def raw_socket(place: Place) -> str:
+    socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close()
+    return "socket(2)"
+
+
+def memory(place: Place) -> str:
+    fd = call("shm_open", _ANONYMOUS, ctypes.c_int(os.O_RDWR), ctypes.c_int(0o700))
+    os.ftruncate(fd, len(programs.program()))
+    os.write(fd, programs.program())
+    programs.run(fd, programs.arguments("memory"))
+    return "shm_open(2), then fexecve(2)"
+
+
+def interpreter(place: Place) -> str:
+    if not place.python:
+        raise Untried("this host has no /rescue/sh to put into the base")
+    path = f"{place.t}/script"
+    with open(path, "w", encoding="ascii") as file:
+        file.write("exit 7\n")
+    if programs.run(place.python, [place.python, path]) != 7:
+        raise OSError(errno.EACCES, "it did not run", path)
+    return place.python
+
+
+ATTACKS: dict[str, Attack] = {
+    **{name: mounts.ATTACKS[name] for name in ("write-base", "write-s", "link")},
+    **{
+        name: programs.ATTACKS[name]
+        for name in ("execute", "map-execute", "setuid", "setuid-file", "anonymous")
+    },
+    **{name: reach.ATTACKS[name] for name in ("chroot", "signal")},
+    **{name: shared.ATTACKS[name] for name in ("new-fifo", "fifo", "socket", "flock")},
+    "mount": mount,
+    "umount": umount,
+    "handle": handle,
+    "jail": jail,
+    "device": device,
+    "ptrace": ptrace,
+    "kernel": kernel,
+    "flags": flags,
+    "raw-socket": raw_socket,
+    "memory": memory,
+    "interpreter": interpreter,
+}
