@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from layout.actions.context import Context
 from layout.core import audit, jailconf
 from layout.core.audit import Privileges, Reachable
+from layout.core.kinds import service
 from layout.core.model import JailPlan, Kind, Platform
 from layout.core.running import Running
 from layout.host.beneath.directory import kind_of
@@ -35,7 +36,8 @@ def privileges(context: Context, plan: JailPlan, running: Running | None, noting
 
         wanted = [*_ASKED, *(f"allow.{one}" for one in sorted(jailconf.ALLOW))]
         with noting(f"jail {name}"):
-            prison = f"svcj-{name}" if plan.jail.kind is Kind.SERVICE else name
+            is_service = plan.jail.kind is Kind.SERVICE
+            prison = service.prison_name(service.service_name(plan.jail)) if is_service else name
             values = jails.parameters(prison, wanted)
             confinement = [f"jail {prison}, jid {running.jid}"]
     confinement += [f"{key}={values[key]}" for key in _ASKED if key in values]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from layout.core import fstab, packetfilter
 from layout.core.errors import LayoutError, UsageError
 from layout.core.hostblock import digest
-from layout.core.kinds import osless
+from layout.core.kinds import osless, service
 from layout.core.model import Boot, JailPlan, Kind, Manage, Platform, Site
 from layout.core.service import Service
 
@@ -347,7 +347,11 @@ def has_file(plan: JailPlan) -> bool:
 
 def rc_conf(plans: Sequence[JailPlan]) -> str:
     """Return the lines of the host's rc.conf(5) with which these jails start at boot. Raises UsageError."""
-    return "".join(f'{name}="{value}"\n' for name, value in assignments(plans, {}).items())
+    wanted = assignments(plans, {})
+    for plan in plans:
+        if plan.jail.kind is Kind.SERVICE:
+            wanted |= service.variables(plan.jail)
+    return "".join(f'{name}="{value}"\n' for name, value in wanted.items())
 
 
 def variables(plans: Sequence[JailPlan]) -> tuple[str, ...]:

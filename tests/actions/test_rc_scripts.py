@@ -113,4 +113,7 @@ def test_a_kind_without_a_script_says_so(tmp_path: Path) -> None:
         assert (code, out) == (2, ""), kind
         assert f"kind {kind}" in err
         with_script.add(kind)
+    code, out, err = render(tmp_path / "conf", profile, "jail.conf")
+    assert (code, out) == (2, ""), "kind service has no file of jail(8) either"
+    assert "kind service" in err
     assert with_script == set(Kind), "every kind is looked at"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from layout.core import jailconf
 from layout.core.errors import UsageError
 from layout.core.kinds import dropin, service
-from layout.core.model import Jail, Kind, Manage, Platform, Preset
+from layout.core.model import Jail, JailPlan, Kind, Manage, Platform, Preset, Tables
 from layout.core.release import Release
 from layout.core.service import Confine, Service, Settings
 
@@ -145,6 +146,12 @@ def test_the_variables_of_rc_conf() -> None:
     }, "an empty value would let the default of the script win"
     with pytest.raises(UsageError, match="rc\\.subr"):
         service.variables(jail(name="web-1"))
+
+
+def test_the_lines_for_rc_conf_name_no_jail_of_jail_8() -> None:
+    plan = JailPlan(jail("net_basic"), (), Tables((), ()))
+    assert jailconf.rc_conf([plan]) == 'named_svcj="YES"\nnamed_svcj_options="net_basic"\n'
+    assert jailconf.assignments([plan], {"jail_list": "a"}) == {}
 
 
 def test_what_this_design_does_not_give_is_always_said() -> None:

@@ -1,4 +1,4 @@
-"""pfctl, ifconfig, ldd and daemon, under the strict FreeBSD personality."""
+"""pfctl, ifconfig, ldd, daemon and sockstat, under the strict FreeBSD personality."""
 
 from __future__ import annotations
 
@@ -147,3 +147,20 @@ def test_the_pidfile_of_a_command_jail_holds_jail_itself(host: Host) -> None:
         "ps -p $(cat pid) -o command= | grep '^jail -q -c'; killall -j x -INT"
     )
     host.ok("for i in 1 2 3 4 5 6 7 8 9; do test -e pid || exit 0; sleep 0.1; done; exit 1")
+
+
+def test_sockstat_lists_who_listens(host: Host) -> None:
+    host.ok(
+        "base r; jail -q -c path=$PWD/r name=x persist ip4=inherit\n"
+        "(exec busybox httpd -f -p 127.0.0.1:18079 -h /tmp) & echo $! >own\n"
+        "(exec jexec x /bin/busybox httpd -f -p 127.0.0.1:18080 -h /) &\n"
+        "for i in 1 2 3 4 5 6 7 8 9; do sockstat -q -4lj x | grep -q 18080 && break; sleep 0.2; done"
+    )
+    out = host.ok("sockstat -4 -l -p 18079-18080 -q")
+    assert sorted(line.split()[5] for line in out.splitlines()) == ["127.0.0.1:18079", "127.0.0.1:18080"]
+    assert "18080" in host.ok("sockstat -46l -P tcp -j x")
+    assert "18079" not in host.ok("sockstat -4l -j x")
+    assert host.ok("sockstat -l -p 1").startswith("USER     COMMAND")
+    host.refused("sockstat -j none", "jail not found")
+    host.refused("sockstat -c", "usage")
+    host.ok("kill $(cat own); jail -R x")

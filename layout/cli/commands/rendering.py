@@ -106,7 +106,12 @@ def _jails(
     if kind is Artefact.RC_CONF:
         text = jailconf.rc_conf(plans)
     else:
-        text = "".join(jailconf.render(plan, context.site) for plan in plans)
+        for plan in plans if names else ():
+            if not jailconf.has_file(plan):
+                what = f"a jail of kind {plan.jail.kind}: {plan.jail.name}"
+                hint = "rc.subr(8) or a script of rc.d makes it: layout render rc.conf, or rc.d"
+                raise UsageError("layout render jail.conf", what, "one that jail(8) starts by a file", hint)
+        text = "".join(jailconf.render(plan, context.site) for plan in plans if jailconf.has_file(plan))
     _print(found, text)
 
 

@@ -57,6 +57,7 @@ BIN = [
     "pgrep",
     "pkill",
     "ps",
+    "sockstat",
     "uname",
 ]
 # What FreeBSD lacks, or has elsewhere: out of sight, so that nothing leans on it.
