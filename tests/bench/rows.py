@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.bench import lab
 from tests.bench.report import Row
+from tests.bench.thin import thin
 from tests.bench.tools import (
     LAYOUT,
     PYTHON,
@@ -478,5 +479,5 @@ def _one_more(bench: Bench, point: Path) -> tuple[tuple[float, float], tuple[int
 
 
 ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
-    row.__name__: row for row in (startup, attach, mount, umount, verify, walk, copy, populate, disk)
+    row.__name__: row for row in (startup, attach, mount, umount, verify, walk, copy, populate, disk, thin)
 }

@@ -1,4 +1,4 @@
-"""BIND of a real Debian in the closure of its program: it answers, there is nothing else, and nothing is left."""
+"""BIND of a real Debian in the closure of its program: it answers, and of its root nothing is left."""
 
 from __future__ import annotations
 
