@@ -42,9 +42,9 @@ def recover(context: Context) -> list[str]:
                 plan = context.plan_jail(context.recorded(record))
                 if said := osless_update.recover(context, plan, root, state):
                     done.append(said)
-            # Rules of pf have no record of ours: the anchor itself says whether there are any.
-            has_rules = record.kind is Kind.FULL and running_platform() is Platform.FREEBSD
-            if has_rules or state.lstat(f"run/{record.name}.toml") is not None:
+            # Rules of pf and mounts of a thin jail have no record of ours: the system says what is there.
+            unrecorded = record.kind in {Kind.FULL, Kind.THIN} and running_platform() is Platform.FREEBSD
+            if unrecorded or state.lstat(f"run/{record.name}.toml") is not None:
                 plan = context.plan_jail(context.recorded(record))
                 if running.leftovers(context, plan):
                     done.append(f"{record.name}: what was left of its service taken away")

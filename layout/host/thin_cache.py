@@ -12,9 +12,9 @@ from layout.core.names import is_name
 from layout.core.thin import ThinEntry, ThinRecord, ThinRoot, identity
 from layout.host import records
 from layout.host.beneath import Dir, open_root, remove_tree
-from layout.host.beneath.thin_tree import has, read_root, write_root
+from layout.host.beneath.thin_tree import digest_root, has, read_root, write_root
 
-__all__ = ["PLACE", "collect", "differences", "entries", "forget", "provide", "recorded"]
+__all__ = ["PLACE", "collect", "differences", "digest_of", "entries", "forget", "provide", "recorded"]
 
 PLACE = "thin"
 """Where the roots are, in the directory of layout's state."""
@@ -79,15 +79,22 @@ def collect(state: Dir) -> list[str]:
         return gone
 
 
-def differences(state: Dir, digest: str) -> Iterator[tuple[str, str, str]]:
-    """Yield path, found and expected where a root is not what its name says; nothing when all is well.
+def differences(state: Dir, digest: str, name: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield path, found and expected where a root is not what its digest says; nothing when all is well.
 
-    The name is the digest of everything in it, so one line says all. Raises FileNotFoundError.
+    That is one of everything in it, so one line says all. `name`: its own, where that is another. Raises
+    FileNotFoundError.
     """
-    with state.open(f"{PLACE}/{digest}") as top:
+    with state.open(f"{PLACE}/{name or digest}") as top:
         found = identity(list(read_root(top)))
     if found != digest:
         yield top.path, f"content {found[:16]}", f"content {digest[:16]}"
+
+
+def digest_of(root: ThinRoot) -> str:
+    """Return the name that a root would have by its content. Raises LayoutError, OSError."""
+    with open_root(root.origin) as origin:
+        return identity(digest_root(origin, root))
 
 
 def entries(top: Dir) -> list[ThinEntry]:

@@ -155,6 +155,11 @@ def test_the_script_runs_it_without_layout_or_python(freebsd: FreeBSD, daemon: D
     assert eventually(lambda: listening(daemon.port))
     assert answer(daemon) == ANSWER
     assert "is running as pid" in host.ok("service thin_a status")
+    assert host.codes("a") == set()
+    library = next((host.root / ".layout/thin/rc-a").rglob("libanswer.so"))
+    library.rename(library.with_name("elsewhere"))
+    assert host.codes("a") == {"T3-content"}
+    library.with_name("elsewhere").rename(library)
     assert "already" in host.ok("service thin_a start")
     assert [target for _, target in host.layout_mounts()] == [
         "j/a",
@@ -177,6 +182,9 @@ def test_the_script_runs_it_without_layout_or_python(freebsd: FreeBSD, daemon: D
     host.ok(kill)
     assert host.layout_mounts()
     host.ok("service thin_a stop")
+    gone(host)
+    host.ok(kill)
+    assert "a" in host.does("recover")
     gone(host)
     host.ok(kill)
     host.ok("service thin_a start")

@@ -60,9 +60,12 @@ def _origin(context: Context, root: str) -> tuple[str, str]:
 
 def living(context: Context, plan: JailPlan, record: ThinRecord | None) -> JailPlan:
     """Return the plan with what is mounted while the jail runs."""
+    return _with_root(context, plan, record.digest if record is not None else _NONE)
+
+
+def _with_root(context: Context, plan: JailPlan, name: str) -> JailPlan:
     mounts = kinds.host_mounts(plan.jail, context.site.root)
-    digest = record.digest if record is not None else _NONE
-    return structs.replace(plan, tables=thin.tables(plan.jail, context.site.root, digest, mounts))
+    return structs.replace(plan, tables=thin.tables(plan.jail, context.site.root, name, mounts))
 
 
 def provide(context: Context, state: Dir, plan: JailPlan) -> JailPlan:
@@ -92,6 +95,10 @@ class Thin(Design):
             if running is None:
                 yield from _left(context, root, plan)
                 return
+            if self._by_script(context, plan):
+                if not quick:
+                    yield from _content_of_script(context, state, plan)
+                return
             if record is None:
                 hint = f"layout restart {name}"
                 yield error("T2-root", name, "no record of its root", "the record of layout start", hint)
@@ -118,9 +125,7 @@ class Thin(Design):
             return {}
         from layout.actions.kinds import thin_freebsd
 
-        mounts = kinds.host_mounts(plan.jail, context.site.root)
-        own = thin_freebsd.script_tree(plan.jail.name)
-        live = structs.replace(plan, tables=thin.tables(plan.jail, context.site.root, own, mounts))
+        live = _with_root(context, plan, thin_freebsd.script_tree(plan.jail.name))
         return {"rc.d": lambda: thin_freebsd.rc_script(context, live, root_of(context, plan))}
 
     def manage(
@@ -206,9 +211,26 @@ class Thin(Design):
 
     def leftovers(self, context: Context, plan: JailPlan) -> bool:
         """Take away what a crash left of a service."""
-        return super().leftovers(context, self._living(context, plan))
+        live = self._living(context, plan)
+        if running_platform() is Platform.FREEBSD:
+            from layout.actions.kinds import thin_freebsd
+
+            return thin_freebsd.leftovers(context, live)
+        return super().leftovers(context, live)
+
+    def _by_script(self, context: Context, plan: JailPlan) -> bool:
+        """Say whether the root is one that the script of `layout render rc.d` has made."""
+        if running_platform() is not Platform.FREEBSD:
+            return False
+        from layout.actions.kinds import thin_freebsd
+
+        return thin_freebsd.is_by_script(context.site, plan.jail.name)
 
     def _living(self, context: Context, plan: JailPlan) -> JailPlan:
+        if self._by_script(context, plan):
+            from layout.actions.kinds import thin_freebsd
+
+            return _with_root(context, plan, thin_freebsd.script_tree(plan.jail.name))
         try:
             with context.open() as root, root.open(".layout") as state:
                 return living(context, plan, thin_cache.recorded(state, plan.jail.name))
@@ -260,6 +282,17 @@ def _content(state: Dir, record: ThinRecord, name: str) -> Iterator[Finding]:
     except FileNotFoundError:
         path = state.show(f"{thin_cache.PLACE}/{record.digest}")
         yield error("T3-content", path, "nothing", "the root of a running jail", f"layout restart {name}")
+
+
+def _content_of_script(context: Context, state: Dir, plan: JailPlan) -> Iterator[Finding]:
+    from layout.actions.kinds import thin_freebsd
+
+    own = thin_freebsd.script_tree(plan.jail.name)
+    for path, found, expected in thin_cache.differences(
+        state, thin_cache.digest_of(root_of(context, plan)), own
+    ):
+        hint = "a file of it has changed since it was started, or somebody changed the root: restart it"
+        yield error("T3-content", path, found, expected, hint)
 
 
 def _stale(context: Context, plan: JailPlan, record: ThinRecord) -> Iterator[Finding]:

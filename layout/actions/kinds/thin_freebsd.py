@@ -41,6 +41,23 @@ def script_tree(name: str) -> str:
     return f"rc-{name}"
 
 
+def is_by_script(site: Site, name: str) -> bool:
+    """Say whether the root of a jail is the one that the script without layout has made."""
+    found = Live(table.read()).at(f"{site.root}/j/{name}")
+    return bool(found) and found[-1].source == f"{site.root}/{STORE}/{script_tree(name)}"
+
+
+def leftovers(context: Context, plan: JailPlan) -> bool:
+    """Take away what is left of a jail whose keeper was killed; say whether there was something."""
+    site, name = context.site, plan.jail.name
+    if running_freebsd.own(context, plan) is not None or not Live(table.read()).below(
+        f"{site.root}/j/{name}"
+    ):
+        return False
+    stop(context, plan, lambda _: None)
+    return True
+
+
 def rc_script(context: Context, plan: JailPlan, root: ThinRoot) -> str:
     """Return the script that runs a jail without layout: it makes `root` itself. Raises LayoutError."""
     where = places(context.site, plan.jail.name)

@@ -169,6 +169,24 @@ def _cloned(source: int, fd: int) -> bool:
     return True
 
 
+def digest_root(origin: Dir, root: ThinRoot) -> list[ThinEntry]:
+    """Return what write_root would write, without writing it. Raises LayoutError, OSError."""
+    found = []
+    for item in root.items:
+        match item:
+            case ThinDirectory(path, mode):
+                found.append(ThinEntry(path, "dir", mode, ""))
+            case ThinLink(path, target):
+                found.append(ThinEntry(path, "link", 0, target))
+            case ThinText(path, _, mode):
+                found.append(ThinEntry(path, "file", mode, hashlib.sha256(_bytes(item)).hexdigest()))
+            case ThinFile(path, _, mode):
+                found.append(ThinEntry(path, "file", mode, _digest(origin, item)))
+            case _:
+                assert_never(item)
+    return found
+
+
 def read_root(top: Dir, path: str = "") -> Iterator[ThinEntry]:
     """Yield what is in a tree, without its top. Raises LayoutError for what no root has."""
     for name in top.names():
