@@ -64,10 +64,6 @@ class _Audit:
             for one in self._trees():
                 self._look(root, one, mounts)
             autorun = tuple(self._autorun(root))
-        if kind is Kind.SERVICE:
-            self.unseen.append(
-                "/: the host's own tree, which is the jail's as well: its programs are not listed"
-            )
         capabilities, confinement, network = self._privileges()
         values = self._settings()
         return Audit(
@@ -143,6 +139,8 @@ class _Audit:
 
     def _trees(self) -> list[Mount]:
         """Return the mounts of the jail that show a tree below ROOT."""
+        if self.jail.kind is Kind.THIN and self.running is None:
+            return []  # its root is made when it starts
         return [one for one in self.plan.tables.jail if one.source.startswith(f"{self.root}/")]
 
     def _look(self, root: Dir, mount: Mount, mounts: list[Seen]) -> None:
@@ -255,7 +253,7 @@ class _Audit:
     def _residue(self, values: dict[str, str]) -> Iterator[Residue]:
         names = tuple(dict.fromkeys(self.interpreters))
         if self.jail.kind is Kind.SERVICE:
-            yield Residue("interpreters", "those of the host: they run whatever a file says, also one of t")
+            yield Residue("interpreters", "all of the host, whose tree is the jail's as well")
         elif names:
             yield Residue("interpreters", "run whatever a file says, also one that can be written", names)
         if self.jail.platform is Platform.LINUX:
