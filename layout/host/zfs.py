@@ -32,17 +32,26 @@ def require_zfs() -> None:
 
 def exists(name: str) -> bool:
     """Say whether there is a dataset of this name. Raises LayoutError: unknown is not the same as none."""
-    done = run(*zfs.look(name, ("type",)), ok=range(256))
-    if done.status == 0:
-        return True
-    if "does not exist" in done.stderr:
-        return False
-    raise CommandError(zfs.look(name, ("type",)), done, f"install {_PACKAGE}, and see that it runs")
+    return _look(name, ("type",)) is not None
 
 
 def properties(name: str) -> dict[str, str]:
     """Return the properties that are looked at. Raises LayoutError."""
-    return zfs.values(run(*zfs.look(name)).stdout, name)
+    found = _look(name, zfs.CHECKED)
+    if found is None:
+        raise LayoutError(name, "no such dataset", "one", "zfs list")
+    return found
+
+
+def _look(name: str, keys: Sequence[str]) -> dict[str, str] | None:
+    """Return properties of a dataset, or None when there is none. Raises LayoutError when it is not known."""
+    words = zfs.look(name, keys)
+    done = run(*words, ok=range(256))
+    if done.status == 0:
+        return zfs.values(done.stdout, name)
+    if "does not exist" in done.stderr:
+        return None
+    raise CommandError(words, done, f"install {_PACKAGE}, and see that it runs")
 
 
 def below(name: str) -> list[str]:
@@ -59,14 +68,15 @@ def create(dataset: Dataset, parent: str) -> list[str]:
     if not exists(parent):
         hint = f"zfs create -o mountpoint=none {parent}, or change zfs in layout.toml"
         raise LayoutError(parent, "no such dataset", "the parent of the jails' own", hint)
-    made = []
-    for group in zfs.groups(parent):
-        if dataset.name.startswith(f"{group}/") and not exists(group):
-            run(*zfs.create(group, [("mountpoint", "none")]))
-            made.append(group)
-    if exists(dataset.name):
+    there = below(parent)
+    if dataset.name in there:
         hint = f"look at it, then zfs rename or zfs destroy {dataset.name}"
         raise LayoutError(dataset.name, "a dataset", "none of this name yet", hint)
+    made = []
+    for group in zfs.groups(parent):
+        if dataset.name.startswith(f"{group}/") and group not in there:
+            run(*zfs.create(group, [("mountpoint", "none")]))
+            made.append(group)
     run(*zfs.create(dataset.name, dataset.properties))
     try:
         harden(dataset, readonly=False)
@@ -183,9 +193,10 @@ def problems(dataset: Dataset, *, readonly: bool | None = None) -> list[tuple[st
 
     Raises LayoutError when it cannot be looked at.
     """
-    if not exists(dataset.name):
+    now = _look(dataset.name, zfs.CHECKED)
+    if now is None:
         return [(dataset.name, "no such dataset", f"the file system of {dataset.mountpoint}")]
-    said = zfs.differences(dataset, properties(dataset.name), readonly=readonly)
+    said = zfs.differences(dataset, now, readonly=readonly)
     found = [(dataset.name, f"{key}={is_}", f"{key}={wanted}") for key, is_, wanted in said]
     live = mounted(dataset)
     if live is None:
@@ -200,10 +211,11 @@ def problems(dataset: Dataset, *, readonly: bool | None = None) -> list[tuple[st
 
 def harden(dataset: Dataset, *, readonly: bool | None = None) -> None:
     """Give the mount of a dataset the flags that its ZFS does not see to. Raises LayoutError, OSError."""
+    if running_platform() is not Platform.LINUX:
+        return  # it has its own ZFS
     live = mounted(dataset)
     if live is None or live.fstype != FUSE:
         return
-    # Imported late: only Linux has zfs-fuse.
     from layout.host.linux import syscalls
 
     bits = {

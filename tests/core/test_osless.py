@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -181,6 +183,25 @@ def test_the_script_is_marked_as_ours_and_an_edit_shows() -> None:
     assert "# PROVIDE: osless_finger\n# REQUIRE: LOGIN jail\n# KEYWORD: nojail shutdown\n" in text
     assert "'A=b c'" in text
     assert 'osless_uid="65534"' in text
+
+
+@pytest.mark.parametrize("enters", ["jexec", "self"])
+def test_the_script_is_clean_sh(tmp_path: Path, enters: str) -> None:
+    if shutil.which("shellcheck") is None or shutil.which("dash") is None:
+        pytest.skip("needs shellcheck and dash")
+    found = profile("freebsd", service="environment = ['A=b \"c']")
+    if enters == "self":
+        more = "log = false\nself_jailing = true"
+        found = profile("freebsd", osless=more, command="/usr/local/libexec/fingerd")
+    template = (TOP / "layout/share/rc.d/osless.in").read_text("utf-8")
+    text = osless.script(template, planned(found, Platform.FREEBSD), site(Platform.FREEBSD), "/var/log/x")
+    path = tmp_path / "script"
+    path.write_text(text, encoding="utf-8")
+    subprocess.run(["dash", "-n", path], check=True)
+    done = subprocess.run(["shellcheck", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert f'osless_enters="{enters}"' in text
+    assert "JID=$(jls -j finger jid 2>/dev/null || echo -1)" in text
 
 
 def test_names_with_a_hyphen_make_an_identifier() -> None:

@@ -97,7 +97,7 @@ def check(plan: JailPlan, site: Site, root: Dir | None) -> None:
 
 def _refuse_directory(dataset: Dataset, root: Dir | None) -> None:
     """A dataset would hide what a plain directory has already. Raises UsageError."""
-    if zfs.exists(dataset.name) or root is None:
+    if root is None:
         return
     below = f"{dataset.half}/{dataset.name.rpartition('/')[2]}"
     try:
@@ -105,7 +105,7 @@ def _refuse_directory(dataset: Dataset, root: Dir | None) -> None:
             names = found.names()
     except FileNotFoundError:
         return
-    if names:
+    if names and not zfs.exists(dataset.name):
         hint = "take zfs out of layout.toml, or layout destroy it and make it again"
         raise UsageError(dataset.mountpoint, f"a directory with {names[0]} in it", "an empty one", hint)
 
