@@ -183,6 +183,8 @@ def test_a_killed_start_leaves_nothing_unknown(yard: Yard, before: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert ("layout-a" in tables()) is (before == "connect")
     assert (yard.root / ".layout/run/a.toml").exists() is (before == "connect")
+    # The process that was to become the engine sees that nobody is left to tell it so, and ends.
+    assert eventually(lambda: json.loads(yard.ok("--json", "status", "a"))["jails"]["a"]["running"] is None)
     yard.ok("recover")
     assert "layout-a" not in tables()
     yard.ok("start", "a")
