@@ -34,6 +34,16 @@ def read_text(path: str) -> str | None:
         return file.read(LIMIT).decode("utf-8", "surrogateescape")
 
 
+def files_of(path: str) -> list[str]:
+    """Return a file, or the files of a directory that stands in its place; nothing when there is neither."""
+    try:
+        return [f"{path}/{name}" for name in sorted(os.listdir(path))]
+    except NotADirectoryError:
+        return [path]
+    except OSError:
+        return []
+
+
 def source(path: str) -> os.stat_result:
     """Return the status of what the administrator named, links followed. Raises OSError."""
     return os.stat(path)

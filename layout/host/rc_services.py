@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from layout.core.errors import LayoutError
 from layout.host import hostfiles
@@ -24,6 +25,20 @@ def script(name: str) -> tuple[str, str] | None:
         if text is not None:
             return f"{directory}/{name}", text
     return None
+
+
+def overridden(name: str, variables: Sequence[str]) -> list[tuple[str, str]]:
+    """Return file and variable where rc.conf.d(5) of a service sets one of these: it wins over rc.conf(5).
+
+    sysrc(8) does not look there unless asked to.
+    """
+    found = []
+    for path in (f"/etc/rc.conf.d/{name}", f"/usr/local/etc/rc.conf.d/{name}"):
+        for file in hostfiles.files_of(path):
+            text = hostfiles.read_text(file) or ""
+            names = re.findall(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=", text, re.MULTILINE)
+            found += [(file, one) for one in variables if one in names]
+    return found
 
 
 def rc_subr() -> str:

@@ -60,7 +60,7 @@ def jailed(host: Whole) -> list[str]:
     return host.ok("jls name").split()
 
 
-def test_a_running_service_is_stopped_set_and_started(host: Whole) -> None:
+def test_a_running_service_is_stopped_set_started_and_given_back(host: Whole) -> None:
     installed(host)
     host.ok("service demo onestart")
     calls(host)
@@ -89,6 +89,15 @@ def test_a_running_service_is_stopped_set_and_started(host: Whole) -> None:
     assert host.ok(
         "ls /usr/local/etc/layout; ! sysrc -n jail_list | grep demo; test ! -e /etc/jail.conf.d/demo.conf"
     )
+    calls(host)
+    assert "destroyed" in host.does("destroy", "demo")
+    assert [line for line in calls(host) if line.startswith("s")] == [
+        "service demo onestop",
+        "sysrc -x demo_svcj",
+        "sysrc -x demo_svcj_options",
+        "service demo onestart",
+    ]
+    host.ok('service demo onestatus; ! grep svcj /etc/rc.conf; test -z "$(jls name)"')
 
 
 def test_the_worked_example_does_what_it_says(host: Whole) -> None:
@@ -108,7 +117,6 @@ def test_the_worked_example_does_what_it_says(host: Whole) -> None:
     assert "sleep 5000" in said["exec"]
     assert "personality" not in said["exec"], "it sees its own processes alone"
     assert "0 errors" in said["verify"]
-    host.ok("service demo onestatus; ! grep svcj /etc/rc.conf")
 
 
 def test_a_stopped_service_stays_stopped(host: Whole) -> None:
@@ -233,28 +241,17 @@ def test_verify_finds_what_is_not_as_planned(host: Whole) -> None:
     host.ok("service demo onestop; sysrc demo_svcj=NO; service demo onestart; sysrc demo_svcj=YES")
     assert host.codes() == {"S3-svcj"}
     assert "runs outside its jail" in host.fails("start", "demo")
-    host.ok("kill $(cat /var/run/demo.pid)")
+    host.ok("kill $(cat /var/run/demo.pid); echo demo_svcj=NO >/usr/local/etc/rc.conf.d/demo")
+    assert [(f["code"], f["path"]) for f in host.findings()] == [
+        ("S12-svcj", "/usr/local/etc/rc.conf.d/demo")
+    ]
+    host.ok("rm /usr/local/etc/rc.conf.d/demo")
     host.ok("mv /usr/local/etc/rc.d/demo /tmp/demo-away")
     assert host.codes() == {"S5-rc-d"}
     host.ok("mv /tmp/demo-away /usr/local/etc/rc.d/demo; echo 'demo_svcj=NO' >>/etc/rc.conf.local")
     assert host.codes() == {"S12-svcj"}
     host.does("init", "demo")
     assert host.codes() == set()
-
-
-def test_destroy_gives_the_service_back(host: Whole) -> None:
-    installed(host)
-    host.ok("service demo onestart")
-    host.does("init", "demo", "--profile", "svc")
-    calls(host)
-    assert "destroyed" in host.does("destroy", "demo")
-    assert [line for line in calls(host) if line.startswith("s")] == [
-        "service demo onestop",
-        "sysrc -x demo_svcj",
-        "sysrc -x demo_svcj_options",
-        "service demo onestart",
-    ]
-    host.ok('service demo onestatus; ! grep svcj /etc/rc.conf; test -z "$(jls name)"')
 
 
 def test_a_trial_leaves_rc_conf_alone(host: Whole) -> None:

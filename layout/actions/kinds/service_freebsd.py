@@ -58,6 +58,9 @@ def check(context: Context, plan: JailPlan) -> None:
         hint = "kldload vmm" if parameter == "allow.vmm" else "a newer kernel has it"
         raise LayoutError(f"sysctl security.jail.param.{parameter}", "nothing", "a kernel that has it", hint)
     _script(name)
+    for path, variable in services.overridden(name, words.all_variables(name)):
+        hint = "take the line out: layout writes rc.conf(5), and that file comes after it"
+        raise LayoutError(path, variable, "no variable of the service's jail", hint)
     if services.number("security.jail.jailed"):
         most, now = (services.number(f"security.jail.children.{key}") for key in ("max", "cur"))
         if now >= most and jails.find(words.prison_name(name)) is None:
@@ -267,6 +270,9 @@ def findings(context: Context, plan: JailPlan) -> list[Finding]:
     for key, value in change.items():
         found.append(error("S12-svcj", where, f"not {key}={value!r}", "what the profile makes", hint))
     found += [error("S12-svcj", where, key, "no such variable", hint) for key in surplus]
+    for path, variable in services.overridden(name, words.all_variables(name)):
+        hint = "take the line out: it wins over rc.conf(5)"
+        found.append(error("S12-svcj", path, variable, "no variable of the service's jail", hint))
     if site.trial:
         return found
     running = jails.find(prison)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from layout.actions.verifying.scene import JailScene, Scene
 from layout.core.findings import Finding, error, warning
-from layout.core.model import Platform
+from layout.core.model import Kind, Platform
 from layout.core.release import open_advisories
 from layout.host.site import running_platform
 
@@ -45,7 +45,8 @@ def kernel(scene: Scene) -> Iterator[Finding]:
 
 def limits(scene: JailScene) -> Iterator[Finding]:
     """S11: a running jail sees no mounts, mounts nothing, changes no file flags and starts no jails."""
-    if not _is_freebsd() or scene.running is None:
+    # rc.subr(8) chooses for a service, under another name: its own findings compare that.
+    if not _is_freebsd() or scene.running is None or scene.jail.kind is Kind.SERVICE:
         return
     from layout.host.freebsd import jails
 

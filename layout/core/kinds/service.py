@@ -205,9 +205,13 @@ _WITHHELD = {
 } | dict.fromkeys(("sysvmsg", "sysvsem", "sysvshm"), "disable")
 
 
+_LIMITS = {"enforce_statfs": "2", "children.max": "0", "allow.chflags": "false", "allow.mount": "false"}
+"""What every jail lacks, whatever its options."""
+
+
 def expected(confine: Confine) -> dict[str, str]:
     """Return the parameters of the running jail, those that it must not have included."""
-    return _WITHHELD | parameters(confine)
+    return _WITHHELD | _LIMITS | parameters(confine)
 
 
 def spelled(confine: Confine) -> str:
