@@ -105,9 +105,17 @@ class ThinEntry(msgspec.Struct, frozen=True):
     """SHA-256 of a file, target of a link."""
 
 
+DATABASES = frozenset({"etc/pwd.db", "etc/spwd.db"})
+"""What pwd_mkdb(8) of FreeBSD makes of master.passwd(5): the C library reads nothing else."""
+
+
 def identity(entries: list[ThinEntry]) -> str:
-    """Return the name of a root by its content: equal roots have one, whatever they were made from."""
-    lines = sorted(f"{e.path}\0{e.kind}\0{e.mode:o}\0{e.content}\n" for e in entries)
+    """Return the name of a root by its content: equal roots have one, whatever they were made from.
+
+    Without the databases: nobody promises that pwd_mkdb(8) makes the same of the same.
+    """
+    counted = (e for e in entries if e.path not in DATABASES)
+    lines = sorted(f"{e.path}\0{e.kind}\0{e.mode:o}\0{e.content}\n" for e in counted)
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -168,6 +176,12 @@ def accounts_of(users: tuple[str, ...], passwd: str, group: str) -> tuple[str, s
             groups.append(f"{fields[0]}:*:{fields[2]}:{','.join(members)}")
     missing = tuple(user for user in users if user not in found)
     return _lines(people), _lines(groups), missing
+
+
+def master(passwd: str) -> str:
+    """Return the master.passwd(5) of a passwd(5): without class, and nothing of it expires."""
+    rows = [line.split(":") for line in passwd.splitlines()]
+    return _lines([":".join((*row[:4], "", "0", "0", *row[4:])) for row in rows])
 
 
 def _lines(lines: list[str]) -> str:

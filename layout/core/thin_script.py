@@ -56,7 +56,8 @@ thin_libraries()
 thin_build()
 {
 	thin_remove && mkdir -p "${thin_tree}" && chmod 755 "${thin_tree}" || return 1
-%(steps)s	if checkyesno %(rc)s_ldd; then
+%(steps)s	pwd_mkdb -d "${thin_tree}/etc" "${thin_tree}/etc/master.passwd" || return 1
+	if checkyesno %(rc)s_ldd; then
 %(asked)s	fi
 	return 0
 }

@@ -6,7 +6,7 @@ What lies there is a cache: any of it can be made again. A root appears under it
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from layout.core.names import is_name
 from layout.core.thin import ThinEntry, ThinRecord, ThinRoot, identity
@@ -30,9 +30,12 @@ def recorded(state: Dir, name: str) -> ThinRecord | None:
         return None
 
 
-def provide(state: Dir, name: str, root: ThinRoot) -> tuple[ThinRecord, bool]:
+def provide(
+    state: Dir, name: str, root: ThinRoot, finish: Callable[[str], None] = lambda _: None
+) -> tuple[ThinRecord, bool]:
     """Return the record of a root that is there now, and whether it had to be made.
 
+    `finish` is called with the path of a root that has been written, before it is known by its name.
     The caller holds the jail's own lock. Raises LayoutError, OSError; nothing is left half made then.
     """
     key = root.key()
@@ -43,7 +46,7 @@ def provide(state: Dir, name: str, root: ThinRoot) -> tuple[ThinRecord, bool]:
         with contextlib.suppress(FileExistsError):
             state.make_dir(PLACE, 0o700)
     with state.open(PLACE) as place:
-        digest = _build(place, name, root)
+        digest = _build(place, name, root, finish)
     record = ThinRecord(key, digest, root.files, root.size, records.now())
     records.write(state, f"{PLACE}/{name}.toml", record)
     return record, True
@@ -116,7 +119,7 @@ def _is_whole(state: Dir, digest: str, root: ThinRoot) -> bool:
         return all(has(top, item) for item in root.items)
 
 
-def _build(place: Dir, name: str, root: ThinRoot) -> str:
+def _build(place: Dir, name: str, root: ThinRoot, finish: Callable[[str], None]) -> str:
     """Make a root under a temporary name, then under its own; return that."""
     temporary = f"{_NEW}{name}"
     if place.lstat(temporary) is not None:  # of a run that was killed: this jail's lock is ours
@@ -125,6 +128,7 @@ def _build(place: Dir, name: str, root: ThinRoot) -> str:
     try:
         with place.open(temporary) as top, open_root(root.origin) as origin:
             digest = identity(write_root(top, origin, root))
+        finish(f"{place.path}/{temporary}")
         if place.lstat(digest) is not None:
             with place.open(digest) as there:
                 whole = identity(list(read_root(there))) == digest

@@ -22,6 +22,7 @@ from layout.core.thin import (
     ThinRoot,
     ThinText,
     accounts_of,
+    master,
 )
 from layout.host.ldso import Root
 from layout.host.libraries import Closure, library_closure
@@ -174,6 +175,8 @@ class _Assembly:
             raise LayoutError(f"{wanted.name}: {wanted.etc}/passwd", found, "the user of its service", hint)
         self._text("etc/passwd", people)
         self._text("etc/group", groups)
+        if wanted.platform is Platform.FREEBSD:
+            self._items["etc/master.passwd"] = ThinText("etc/master.passwd", master(people), 0o600)
         self._text("etc/nsswitch.conf", _NSSWITCH)
         for name in _OF_THE_HOST:
             self._text(f"etc/{name}", _text(f"{wanted.host.rstrip('/')}/etc/{name}"))

@@ -56,6 +56,10 @@ def test_layout_runs_a_jail_from_init_to_destroy(freebsd: FreeBSD, daemon: Daemo
     host.does("start", "a")
     assert answer(daemon) == ANSWER
     kept = next(name for name in os.listdir(host.root / ".layout/thin") if len(name) == 64)
+    # The C library of FreeBSD knows users by these databases alone.
+    assert {"master.passwd", "pwd.db", "spwd.db"} <= set(
+        os.listdir(host.root / ".layout/thin" / kept / "etc")
+    )
     top, log = f"/{daemon.top.name}", "var/log/app"
     assert host.layout_mounts() == [
         (f".layout/thin/{kept}", "j/a"),
@@ -156,6 +160,7 @@ def test_the_script_runs_it_without_layout_or_python(freebsd: FreeBSD, daemon: D
     assert answer(daemon) == ANSWER
     assert "is running as pid" in host.ok("service thin_a status")
     assert host.codes("a") == set()
+    assert (host.root / ".layout/thin/rc-a/etc/pwd.db").exists()
     library = next((host.root / ".layout/thin/rc-a").rglob("libanswer.so"))
     library.rename(library.with_name("elsewhere"))
     assert host.codes("a") == {"T3-content"}

@@ -176,6 +176,18 @@ def test_verify_sees_what_was_changed_behind_its_back(yard: Yard) -> None:
     extra.write_bytes(b"")
     assert ("a", "T3-content", "error") in yard.verify("a")
     extra.unlink()
+    # The same files, but not those that the jail has.
+    place = yard.root / ".layout/thin"
+    (place / root).rename(place / "own")
+    subprocess.run(["cp", "-a", place / "own", place / root], check=True)
+    assert ("a", "T2-root", "error") in yard.verify("a")
+    subprocess.run(["rm", "-r", place / root], check=True)
+    (place / "own").rename(place / root)
+    record = place / "a.toml"
+    record.rename(place / "kept")
+    assert ("a", "T2-root", "error") in yard.verify("a")
+    (place / "kept").rename(record)
+    assert yard.verify("a") == []
     yard.ok("stop", "a")
     (yard.root / "j/a/left").write_bytes(b"")
     assert ("a", "T1-left", "error") in yard.verify("a")

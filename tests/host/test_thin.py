@@ -192,6 +192,13 @@ def test_a_profile_cannot_name_what_is_no_path(thin: Thin) -> None:
     check_thin(Thin(root="/srv/system", modules=("/usr/lib/*/x.so",), users=("bind",)), "a: linux.thin")
 
 
+def test_freebsd_gets_the_file_that_its_databases_are_made_of(origin: Path) -> None:
+    root = thin_root(wanted(origin, platform=Platform.FREEBSD))
+    items = {item.path: item for item in root.items}
+    text = "app:*:77:78::0:0:App:/var/app:/nonexistent\n"
+    assert items["etc/master.passwd"] == ThinText("etc/master.passwd", text, 0o600)
+
+
 def test_nobody_else_is_in_the_accounts() -> None:
     passwd, group, missing = accounts_of(
         ("a", "b"), "a:x:1:2:::/bin/sh\nc:x:3:2:::\n", "g:x:2:c,a\nh:x:9:c\n"

@@ -16,6 +16,7 @@ from layout.core.model import Platform
 from layout.core.plan import SPLIT
 from layout.core.thin import ThinRecord, ThinRoot
 from layout.host import thin_cache
+from layout.host.run import run
 from layout.host.site import running_platform
 from layout.host.thin_closure import Wanted, thin_root
 
@@ -58,6 +59,12 @@ def _origin(context: Context, root: str) -> tuple[str, str]:
     return root, f"{root}/etc"
 
 
+def _finish(path: str) -> None:
+    """FreeBSD: make the databases of accounts, without which no user of the root has a name."""
+    if running_platform() is Platform.FREEBSD:
+        run("pwd_mkdb", "-d", f"{path}/etc", f"{path}/etc/master.passwd")
+
+
 def living(context: Context, plan: JailPlan, record: ThinRecord | None) -> JailPlan:
     """Return the plan with what is mounted while the jail runs."""
     return _with_root(context, plan, record.digest if record is not None else _NONE)
@@ -72,7 +79,7 @@ def provide(context: Context, state: Dir, plan: JailPlan) -> JailPlan:
     """Make the root of a jail, unless it is kept; return the plan with its mounts. Raises LayoutError."""
     root = root_of(context, plan)
     with context.locked():
-        record, made = thin_cache.provide(state, plan.jail.name, root)
+        record, made = thin_cache.provide(state, plan.jail.name, root, _finish)
         if made:
             thin_cache.collect(state)
     return living(context, plan, record)
