@@ -1,10 +1,9 @@
-"""The attacks of the selftest on FreeBSD, and from which patch level on a kernel has no known way out."""
+"""The attacks of the selftest on FreeBSD, and what the kernel's patch level says of known ones."""
 
 from __future__ import annotations
 
-import re
-
-from layout.core.attacks import Attack, Result
+from layout.core.attacks import Attack, Result, Verdict
+from layout.core.release import open_advisories
 
 _NO = ("EPERM", "EACCES")
 _RO = ("EROFS", *_NO)
@@ -50,26 +49,18 @@ JAIL: tuple[Attack, ...] = (
 )
 """By root of a jail with the parameters of jail(8) that a profile makes."""
 
-_FIXED = {(15, 1): 4, (15, 0): 14, (14, 5): 1, (14, 4): 10}
-"""Patch level from which on SA-26:66.jail and all before it are fixed (security.freebsd.org)."""
-_LEVEL = Attack(
-    "patch-level", 20, "uses a known way out: descriptors passed between jails that share a nullfs (SA-26:66)"
-)
+_LEVEL = Attack("patch-level", 20, "uses a known way out of jails, which the kernel's patch level has closed")
 
 
 def patch_level(kernel: str) -> Result:
     """Judge a kernel by its release, such as '15.0-RELEASE-p1'; what is no release cannot be judged."""
-    found = re.fullmatch(r"([0-9]+)\.([0-9]+)-RELEASE(?:-p([0-9]+))?", kernel)
-    if found is None:
+    lacking = open_advisories(kernel)
+    if lacking is None:
         return _result("not run", f"{kernel}: no release with a patch level")
-    release, level = (int(found[1]), int(found[2])), int(found[3] or 0)
-    wanted = 0 if release > max(_FIXED) else _FIXED.get(release)
-    if wanted is None:
-        return _result("worked", f"{kernel}: a release without the fix")
-    if level < wanted:
-        return _result("worked", f"{kernel}: fixed in {release[0]}.{release[1]}-RELEASE-p{wanted}")
+    if lacking:
+        return _result("worked", f"{kernel} lacks {', '.join(one.name for one in lacking)}")
     return _result("blocked", kernel)
 
 
-def _result(verdict: str, found: str) -> Result:
-    return Result(_LEVEL.id, verdict, found, _LEVEL.text, _LEVEL.threat, must_be_blocked=True)  # type: ignore[arg-type]
+def _result(verdict: Verdict, found: str) -> Result:
+    return Result(_LEVEL.id, verdict, found, _LEVEL.text, _LEVEL.threat, must_be_blocked=True)
