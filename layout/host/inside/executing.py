@@ -21,8 +21,11 @@ OWNER = 1
 """Who owns the setuid copy."""
 _GROUP = 65534
 _SECONDS = 1.0
-_AT_MOST = 4
+_AT_MOST = 6
 """Programs that are let run, where they may: each costs a process."""
+
+Steps = tuple[Callable[[], None], Callable[[], None]]
+"""Give up all rights; ignore setuid bits from then on."""
 
 
 def name_of(error: OSError) -> str:
@@ -30,15 +33,17 @@ def name_of(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, f"errno {error.errno}")
 
 
-def execute_all(files: Sequence[int], prepare: Callable[[], None]) -> list[str]:
+def execute_all(files: Sequence[int], late: int, prepare: Steps) -> list[str]:
     """Execute each file; return what came of it: the errno's name, "" when it ran, or "setuid".
 
-    `prepare` is called in the process that becomes them. At most _AT_MOST are let run.
+    One process tries them all, for refusals leave it as it is; where one ran, another goes on. From the file
+    at index `late` on, setuid bits are to be ignored. At most _AT_MOST are let run.
     """
     found: list[str] = []
     ran = 0
     while len(found) < len(files) and ran < _AT_MOST:
-        refused, status = _execute(files[len(found) :], prepare)
+        done = len(found)
+        refused, status = _execute(files[done:], max(0, late - done), prepare)
         found += refused
         if len(found) == len(files):
             break
@@ -53,10 +58,10 @@ def execute_all(files: Sequence[int], prepare: Callable[[], None]) -> list[str]:
     return found
 
 
-def _execute(files: Sequence[int], prepare: Callable[[], None]) -> tuple[list[str], int | None]:
+def _execute(files: Sequence[int], late: int, prepare: Steps) -> tuple[list[str], int | None]:
     """Return the refusals before the first file that ran, and how that ended; None when none did."""
     reader, writer = os.pipe()
-    pid = forked.fork(lambda: _become(files, writer, prepare))
+    pid = forked.fork(lambda: _become(files, late, writer, prepare))
     os.close(writer)
     told = b""
     while piece := os.read(reader, 4096):
@@ -82,10 +87,11 @@ def _become_other() -> None:
             raise
 
 
-def _become(files: Sequence[int], writer: int, prepare: Callable[[], None]) -> int:
+def _become(files: Sequence[int], late: int, writer: int, prepare: Steps) -> int:
     """Execute the files until one is not refused; tell of each that was. The pipe closes at execve(2)."""
     try:
-        prepare()
+        powerless, no_new_privileges = prepare
+        powerless()
         _become_other()
         forked.restore_default_signals()
         # It outlives execve(2): whatever runs then is ended by it.
@@ -93,8 +99,10 @@ def _become(files: Sequence[int], writer: int, prepare: Callable[[], None]) -> i
     except OSError:
         return 1
     os.write(writer, struct.pack("<i", 0))
-    for fd in files:
+    for number, fd in enumerate(files):
         try:
+            if number == late:
+                no_new_privileges()
             os.execve(fd, ["probe"], {})  # noqa: S606 - it must be refused
         except OSError as error:
             os.write(writer, struct.pack("<i", error.errno or -1))

@@ -272,19 +272,14 @@ class _Prober:
 
     def _execute(self) -> None:
         """Execute what was written, everywhere, as another user."""
-
-        def without_new_privileges() -> None:
-            self.powers.powerless()
-            self.powers.no_new_privileges()
-
-        self._executed("A2", "execve", self.files, without_new_privileges)
-        self._executed("A5", "setuid", self.setuid, self.powers.powerless)
-
-    def _executed(
-        self, probe: str, action: str, files: list[tuple[str, str, int]], prepare: Callable[[], None]
-    ) -> None:
-        outcomes = executing.execute_all([fd for _, _, fd in files], prepare) if files else []
-        for (path, place, _), outcome in zip(files, outcomes, strict=False):
+        files = [("A5", "setuid", *one) for one in self.setuid] + [
+            ("A2", "execve", *one) for one in self.files
+        ]
+        if not files:
+            return
+        how = self.powers.powerless, self.powers.no_new_privileges
+        outcomes = executing.execute_all([fd for *_, fd in files], len(self.setuid), how)
+        for (probe, action, path, place, _), outcome in zip(files, outcomes, strict=False):
             if outcome == "unprepared":
                 self._note("A0", f"{action} as another user", path, place, "no other user to become")
             else:
