@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import lab
+from tests.bench.probing import probe
 from tests.bench.report import Row
 from tests.bench.thin import thin
 from tests.bench.tools import (
@@ -479,5 +480,6 @@ def _one_more(bench: Bench, point: Path) -> tuple[tuple[float, float], tuple[int
 
 
 ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
-    row.__name__: row for row in (startup, attach, mount, umount, verify, walk, copy, populate, disk, thin)
+    row.__name__: row
+    for row in (startup, attach, mount, umount, verify, probe, walk, copy, populate, disk, thin)
 }
