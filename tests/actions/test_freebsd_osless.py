@@ -122,6 +122,10 @@ def test_the_jail_is_empty_and_its_program_is_started_stopped_and_reported_from_
     assert "is not running" in host("dash blind onestatus").out
     host.ok("service jail onestop finger")
     assert "does not run" in host.rc("onestart").err
+    # At boot, the jail first and then its program.
+    host.ok("reboot")
+    assert any(host.finger("alice") for _ in range(50))
+    assert "is running as pid" in host.rc("status").out
 
 
 def test_layout_starts_deploys_and_goes_back(host: Host) -> None:
