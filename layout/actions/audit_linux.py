@@ -9,6 +9,7 @@ from layout.core import audit
 from layout.core.audit import Privileges, Reachable
 from layout.core.devices import NODES
 from layout.core.model import JailPlan, Kind, Platform
+from layout.core.redirect import routes
 from layout.core.running import Running
 from layout.core.service import Settings
 from layout.host.site import running_platform
@@ -52,9 +53,11 @@ def _planned(plan: JailPlan) -> Privileges:
     settings = plan.jail.settings
     service = settings.service
     names = dict.fromkeys((*service.capabilities, *(("setuid", "setgid") if service.user else ())))
-    confinement = (
-        () if plan.jail.kind is Kind.SERVICE else ("when it runs: no_new_privs, namespaces of its own",)
-    )
+    confinement: tuple[str, ...] = ("when it runs: no_new_privs, namespaces of its own",)
+    if plan.jail.kind is Kind.SERVICE:
+        confinement = ()
+    elif plan.jail.kind is Kind.FULL:
+        confinement = ("when it runs: namespaces of its own; no_new_privs under bwrap only",)
     devices = tuple(
         Reachable(f"/dev/{name}", f"character {major}:{minor}, when it runs", works=True)
         for name, major, minor in NODES
@@ -72,5 +75,12 @@ def _network(settings: Settings) -> tuple[str, ...]:
         return ("none but a loopback of its own",)
     addresses = [one for one in (*network.ip4, *network.ip6) if one not in {"inherit", "disable"}]
     if addresses:
-        return (f"addresses {', '.join(addresses)}",)
+        found = [f"addresses {', '.join(addresses)}"]
+        if network.gateway:
+            found[0] += ", in a network of its own"
+            applied = "" if network.apply else ", once its rules are loaded"
+            found += [f"reached through {route}{applied}" for route in routes(settings)]
+            if network.apply:
+                found.append(f"connects to the outside: {'yes' if network.nat else 'no'}; to the host: no")
+        return tuple(found)
     return ("the host's: it connects to whatever the host can",)

@@ -319,6 +319,10 @@ def test_a_picture_says_what_it_is_and_what_leads_there(yard: Yard) -> None:
     assert "shared base" not in text
     assert "redirect" in text
     assert "*:2222/tcp -> 10.79.1.2:22" in text
+    audit = yard.ok("audit", "cell")
+    assert "reached through *:2222/tcp -> 10.79.1.2:22" in audit
+    assert "no_new_privs under bwrap only" in audit
+    assert "connects to the outside: no; to the host: no" in audit
     assert json.loads(yard.ok("--json", "show", "cell"))["jails"]["cell"]["kind"] == "full"
 
 

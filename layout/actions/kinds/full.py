@@ -84,11 +84,14 @@ class FullDesign(Design):
         if network.ip4 == network.ip6 == ("disable",):
             own = "none"
         where = network.interface or ("a network of its own" if network.gateway else "")
-        found = [("world", f"made from {plan.jail.source}"), ("addresses", f"{own}  {where}".rstrip())]
+        found = [
+            (f"t/{plan.jail.name}", f"a world of its own, made from {plan.jail.source}"),
+            ("addresses", f"{own}  {where}".rstrip()),
+        ]
         if network.nat:
             found.append(("nat", f"out by {network.external or 'any interface'}"))
         found += [("redirect", str(route)) for route in routes(plan.jail.settings)]
-        return [(f"  {name}", text) for name, text in found]
+        return found
 
     # -- sessions -----------------------------------------------------------------------------------
 
