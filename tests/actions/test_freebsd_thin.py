@@ -88,6 +88,9 @@ def test_layout_runs_a_jail_from_init_to_destroy(freebsd: FreeBSD, daemon: Daemo
     gone(host)
     assert host.codes("a") == set()
     host.does("destroy", "a")
+    advice = host.told("advise", str(daemon.program))
+    assert advice["kind"] == "shared", "it names /bin/sh"
+    assert "[freebsd.service]" in advice["profile"]
     assert os.listdir(host.root / ".layout/thin") == []
 
 

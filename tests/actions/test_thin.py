@@ -244,3 +244,25 @@ def test_show_and_plan_know_it_and_destroy_takes_its_root_along(yard: Yard) -> N
     assert os.listdir(yard.root / ".layout/thin") == []
     assert not (yard.root / "j/a").exists()
     yard.ok("init", "a")
+
+
+def test_nothing_of_root_is_mounted_and_no_tree_of_others_is_executed(
+    yard: Yard, daemon: Daemon, tmp_path: Path
+) -> None:
+    profile = yard.root / "etc/profiles/a.toml"
+    for source in (yard.root / "t", yard.top):
+        profile.write_text(daemon.profile().replace(f"{daemon.top}/log", str(source)), encoding="utf-8")
+        done = yard.run("init", "a")
+        assert (done.code, f"a mount of {source}" in done.err) == (2, True)
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    text = daemon.profile().replace("stop_timeout = 3\n", f'[linux.thin]\nroot = "{tree}"\n', 1)
+    profile.write_text(text, encoding="utf-8")
+    tree.chmod(0o777)
+    assert "others can change" in yard.run("start", "a").err
+    tree.chmod(0o755)
+    assert "nothing by that name" in yard.run("start", "a").err
+    tree.rmdir()
+    assert f"{tree}: found no such directory" in yard.run("start", "a").err
+    profile.write_text(daemon.profile(), encoding="utf-8")
+    yard.ok("start", "a")

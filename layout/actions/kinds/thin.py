@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from layout.actions.kinds.design import Design, Tell
-from layout.core import kinds
+from layout.core import compare, kinds
 from layout.core.errors import LayoutError, UsageError
 from layout.core.findings import Finding, error, warning
 from layout.core.kinds import thin
@@ -16,6 +17,7 @@ from layout.core.model import Platform
 from layout.core.plan import SPLIT
 from layout.core.thin import ThinRecord, ThinRoot
 from layout.host import thin_cache
+from layout.host.beneath import open_root
 from layout.host.run import run
 from layout.host.site import running_platform
 from layout.host.thin_closure import Wanted, thin_root
@@ -56,6 +58,14 @@ def _origin(context: Context, root: str) -> tuple[str, str]:
     if root == "mroot":
         place = dict(SPLIT)["etc"]
         return f"{context.site.root}/j/mroot", f"{context.site.root}/skel/{place}"
+    try:
+        with open_root(root) as top:
+            found = os.fstat(top.fd)
+    except FileNotFoundError:
+        raise LayoutError(root, "no such directory", "the tree that the files come from") from None
+    if found.st_uid != 0 or found.st_mode & 0o022:
+        hint = "chown root, chmod go-w: what lies there is executed in a jail"
+        raise LayoutError(root, "a directory that others can change", "one that is root's alone", hint)
     return root, f"{root}/etc"
 
 
@@ -90,6 +100,11 @@ class Thin(Design):
 
     def check(self, context: Context, plan: JailPlan) -> None:
         """Make sure that a root can be made. With a shared base that is not there yet, `start` will see."""
+        top = context.site.root
+        for one in plan.jail.settings.mounts:
+            if compare.is_below(one.source, top) or compare.is_below(top, one.source):
+                hint = f"change mounts of profile {plan.jail.profile}"
+                raise UsageError(plan.jail.name, f"a mount of {one.source}", f"nothing of {top}", hint)
         if plan.jail.platform is running_platform() and plan.jail.settings.thin.root != "mroot":
             root_of(context, plan)
 
