@@ -9,6 +9,7 @@ import os
 import stat
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,8 @@ class Row(NamedTuple):
     """It is the only finding."""
     probe: bool = False
     """Only --probe finds it."""
+    base: bool = False
+    """Only --base finds it."""
 
     def __str__(self) -> str:
         return self.sabotage.__name__.strip("_")
@@ -56,11 +59,12 @@ def row(
     quick: bool = True,
     only: bool = True,
     probe: bool = False,
+    base: bool = False,
 ):
     """Add a sabotage to ROWS."""
 
     def add(sabotage: Callable[[Yard], None]) -> Callable[[Yard], None]:
-        ROWS.append(Row(sabotage, who, code, severity, quick and not probe, only, probe))
+        ROWS.append(Row(sabotage, who, code, severity, quick and not (probe or base), only, probe, base))
         return sabotage
 
     return add
@@ -372,6 +376,37 @@ def _change_of_the_base_not_merged(yard: Yard) -> None:
     write(yard.root / ".layout/merge/1/jails.toml", 'created = "2026-01-01T00:00:00Z"\njails = ["a"]\n')
 
 
+@row("host", "S9-changed", base=True)
+def _content_of_mroot_changed(yard: Yard) -> None:
+    path = yard.root / "j/mroot/bin/sh"
+    path.write_text(path.read_text("utf-8")[::-1], encoding="utf-8")
+
+
+@row("host", "S9-changed", base=True)
+def _mode_of_the_skeleton_changed(yard: Yard) -> None:
+    (yard.root / "skel/s/etc/passwd").chmod(0o755)
+
+
+@row("host", "S9-missing", base=True)
+def _file_of_the_skeleton_gone(yard: Yard) -> None:
+    (yard.root / "skel/t/var/log/messages").unlink()
+
+
+@row("host", "S9-extra", base=True)
+def _file_new_in_the_skeleton(yard: Yard) -> None:
+    write(yard.root / "skel/s/etc/rc.local", mode=0o755)
+
+
+@row("host", "S9-special", base=True)
+def _fifo_in_the_skeleton(yard: Yard) -> None:
+    os.mkfifo(yard.root / "skel/s/etc/fifo")
+
+
+@row("host", "S9-manifest", base=True)
+def _manifest_gone(yard: Yard) -> None:
+    (yard.root / ".layout/bases/mroot.mtree").unlink()
+
+
 @row("host", "S9-drift", severity="warning", quick=False)
 def _program_new_in_mroot(yard: Yard) -> None:
     write(yard.root / "j/mroot/usr/bin/tool", mode=0o755)
@@ -625,6 +660,15 @@ def _device_in_mroot(yard: Yard) -> None:
 @row("host", "S8-unseen", quick=False)
 def _tree_too_deep_in_mroot(yard: Yard) -> None:
     (yard.root / "j/mroot/usr" / "/".join(["d"] * 300)).mkdir(parents=True)
+
+
+@row("a", "S8-unseen", quick=False)
+def _too_many_entries_in_t(yard: Yard) -> None:
+    # As many as the limit is would take a minute to make.
+    walk = sys.modules["layout.host.beneath.walk"]
+    AFTER.enter_context(mock.patch.object(walk, "ENTRY_LIMIT", 400))
+    for number in range(500):
+        (yard.root / f"t/a/tmp/{number}").touch()
 
 
 @row("a", "S8-unseen", quick=False)
