@@ -147,6 +147,7 @@ _GONE = ("ENOENT", "EACCES", "EPERM")
 TRAPS: tuple[Attack, ...] = (
     Attack("linker-hints", 25, "hints in t lead a program's loader to a library of t", _GONE),
     Attack("package-script", 26, "a package database in t has a script that runs when a package goes", _GONE),
+    Attack("build-options", 27, "options in t that make(1) includes when the administrator builds", _GONE),
     Attack("answers", 27, "answers of debconf(7) in t, which the next package believes", _GONE),
     Attack("temporary", 28, "another content for a compiler's temporary file before it is read again", _GONE),
     Attack("merge-base", 29, "what a file was before the administrator edited it: the edit is undone", _GONE),

@@ -80,6 +80,7 @@ def test_an_administrator_who_works_runs_nothing_that_was_planted(found: Documen
     assert {one.id for one in TRAPS if results[one.id].verdict == "residue"} == {"script", "fifo-log"}
     # The tool did its work, with what is the administrator's own.
     assert results["package-script"].found == "what ran was not the attacker's"
+    assert results["build-options"].found == "what ran was not the attacker's"
     assert results["merge-base"].found == "the edit was seen, and kept"
     assert results["temporary"].found.endswith("stayed as it was written")
 

@@ -45,6 +45,11 @@ def package_script(place: Place) -> str:
     return _ran(place, f"{os.environ.get('DPKG_ADMINDIR', '/var/lib/dpkg')}/info/demo.prerm")
 
 
+def build_options(place: Place) -> str:
+    """make(1) in a tree of ports includes the options of the last time."""
+    return _ran(place, f"{os.environ.get('PORT_DBDIR', '/var/db/ports')}/demo/options")
+
+
 def answers(place: Place) -> str:
     """A package's postinst asks debconf(7)."""
     return _ran(place, _ANSWERS)
@@ -166,6 +171,7 @@ def terminal(place: Place) -> str:
 ATTACKS: dict[str, Attack] = {
     "linker-hints": linker_hints,
     "package-script": package_script,
+    "build-options": build_options,
     "answers": answers,
     "temporary": temporary,
     "merge-base": merge_base,

@@ -27,6 +27,7 @@ def prepare() -> None:
     for path, text in (
         ("/var/lib/dpkg/status", "Package: demo\n"),
         ("/var/lib/dpkg/info/demo.prerm", _HONEST),
+        ("/var/db/ports/demo/options", _HONEST),
         ("/var/cache/debconf/config.dat", _HONEST),
         ("/var/lib/ucf/file", "as it was delivered\n"),
         ("/var/cache/ldconfig/aux-cache", ""),
@@ -53,6 +54,7 @@ def planted(name: str) -> Iterator[None]:
     payload = _SCRIPT.format(path=f"{IN_S}/pwned")
     for path, text in (
         ("var/lib/dpkg/info/demo.prerm", payload),
+        ("var/db/ports/demo/options", payload),
         ("var/cache/debconf/config.dat", payload),
         ("var/lib/ucf/file", "as it was\n"),
         ("var/run/ld-elf.so.hints", _EVIL),
