@@ -126,6 +126,48 @@ def test_there_are_no_devices_no_proc_and_no_shell(jail: Finger) -> None:
     assert jail.run("exec", NAME, "--", "/bin/sh", "-c", "id").code == 127
 
 
+ESCAPE = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static void told(const char *what, long pid) {
+    if (pid == 0) _exit(0);
+    printf("%s: %d\n", what, pid < 0 ? errno : 0);
+    fflush(stdout);
+}
+int main(void) {
+    unsigned long arguments[8] = {CLONE_NEWUSER};
+    told("clone", syscall(SYS_clone, CLONE_NEWUSER | 17, 0, 0, 0, 0));
+    told("clone3", syscall(435, arguments, sizeof arguments));
+    if (unshare(CLONE_NEWUSER | CLONE_NEWNS)) return printf("unshare: %s\n", strerror(errno)), 1;
+    if (mount("none", "/home", "tmpfs", 0, 0)) return printf("mount: %s\n", strerror(errno)), 2;
+    return printf("a writable and executable place\n"), 0;
+}
+"""
+
+
+def test_it_cannot_make_a_user_namespace_and_mount_what_it_likes(jail: Finger) -> None:
+    source = jail.top / "build/escape.c"
+    source.write_text(ESCAPE, encoding="utf-8")
+    subprocess.run(["gcc", "-static", "-w", "-o", jail.program, source], check=True)
+    jail.ok("update", NAME, jail.program)
+    said = jail.fails("start", NAME)
+    assert "unshare: Operation not permitted" in said
+    assert "clone: 1 " in said
+    assert "clone3: 38" in said
+    # The positive control: the same user outside the jail can.
+    words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(jail.program)]
+    free = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    if "clone: 0" not in free:
+        pytest.skip(f"this kernel gives nobody a user namespace: {free}")
+    assert "a writable and executable place" in free
+
+
 def test_exec_runs_the_program_as_its_user(jail: Finger, capfd: pytest.CaptureFixture[str]) -> None:
     jail.ok("start", NAME)
     assert jail.run("exec", NAME, "--", f"/{PROGRAM}", "-version").code == 0

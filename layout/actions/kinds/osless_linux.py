@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from layout.actions import prepare_linux, running_linux
 from layout.actions.context import Context
 from layout.core.errors import UsageError
 from layout.core.model import JailPlan
-from layout.host.linux import procs, stage, veth
+from layout.host.linux import namespaces_filter, procs, stage, veth
 from layout.host.linux.engines import Spec, direct
 
 
@@ -64,7 +64,10 @@ def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
         return []
     settings = plan.jail.settings.osless
     status = procs.status(found.pid)
-    return [
+    open_ = []
+    if namespaces_filter.is_known() and status.get("Seccomp") == "0":
+        open_ = [(f"process {found.pid}", "Seccomp 0", "no user namespaces: Seccomp 2")]
+    return open_ + [
         (f"process {found.pid}", f"{key} {' '.join(set(status[key].split()))}", f"{key} {wanted}")
         for key, wanted in (("Uid", settings.uid), ("Gid", settings.gid))
         if key in status and set(status[key].split()) != {str(wanted)}
@@ -104,4 +107,8 @@ def decide(plan: JailPlan, engine: str | None) -> OslessRun:
         network=has_network,
         program=osless.program if osless.self_jailing else "",
     )
-    return OslessRun(direct.NAME, "", spec, "full", (), bool(network.gateway), jail=run)
+    notes: tuple[str, ...] = ()
+    if not namespaces_filter.is_known():
+        notes = ("it can make a user namespace, and mount there: no filter for this machine",)
+    grade: Literal["full", "weak"] = "weak" if notes else "full"
+    return OslessRun(direct.NAME, "", spec, grade, notes, bool(network.gateway), jail=run)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from layout.core.errors import LayoutError
 from layout.host import forked
-from layout.host.linux import confined, process, procs, syscalls
+from layout.host.linux import confined, namespaces_filter, process, procs, syscalls
 from layout.host.standard import Standard
 
 _JOINED = (
@@ -93,6 +93,8 @@ class Entry:
         else:
             process.become_user(*self.user, ())
         process.forbid_new_privileges()
+        if self.user is not None:
+            namespaces_filter.apply()
         process.die_with_parent(keeper)
         for fd in self.descriptors:
             os.close(fd)

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from layout.core.errors import LayoutError
 from layout.host import forked
-from layout.host.linux import process, stage, syscalls
+from layout.host.linux import namespaces_filter, process, stage, syscalls
 
 NAME = "direct"
 _CGROUP = 0x02000000
@@ -69,6 +69,7 @@ class Direct:
                 self.name, found, "to become this user", "is it one of this namespace?"
             ) from None
         process.forbid_new_privileges()
+        namespaces_filter.apply()
         try:
             # By its descriptor, for the jail has no path that leads to it.
             target: int | str = self.held[0] if self.program else path
