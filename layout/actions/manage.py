@@ -12,6 +12,7 @@ from typing import assert_never
 from layout.actions import mounting
 from layout.actions.context import Context
 from layout.actions.kinds import design_of
+from layout.actions.kinds.design import SessionOptions
 from layout.core.errors import UsageError, printable
 from layout.core.model import JailPlan, Platform
 from layout.core.plan import SPLIT
@@ -23,6 +24,9 @@ from layout.host.standard import fill_closed
 _PLACES = {place[2:]: f"/{name}" for name, place in SPLIT if place.startswith("s/")}
 """Where in the jail the directories of s are seen through the links of mroot."""
 
+
+PLAIN = SessionOptions()
+"""A session without any option."""
 
 BASE_LOCK = "manage-base.lock"
 """Held while `layout manage --base` runs."""
@@ -52,37 +56,24 @@ def manage(
     context: Context,
     plan: JailPlan,
     command: tuple[str, ...],
-    *,
-    sealed: bool = False,
-    base_ro: bool = False,
-    chroot: bool = False,
-    to_stderr: bool = False,
+    options: SessionOptions = PLAIN,
 ) -> Managed:
     """Run a session; return what came of it. Raises LayoutError, UsageError for a design that has none.
 
-    With a shared root, s and mroot are compared before and after. `sealed`: without the jail's t, and a fresh
-    one from the skeleton in its place. `base_ro`: with mroot read-only. `chroot`: FreeBSD's plain chroot(8),
-    which confines nothing. `to_stderr`: what the command writes to its stdout comes out on stderr. A second
-    session is told who has the first.
+    With a shared root, s and mroot are compared before and after. A second session is told who has the first.
     """
-    return design_of(plan.jail.kind).manage(
-        context, plan, command, sealed=sealed, base_ro=base_ro, chroot=chroot, to_stderr=to_stderr
-    )
+    return design_of(plan.jail.kind).manage(context, plan, command, options)
 
 
 def session(
     context: Context,
     plan: JailPlan,
     command: tuple[str, ...],
-    *,
-    sealed: bool = False,
-    base_ro: bool = False,
-    chroot: bool = False,
-    to_stderr: bool = False,
+    options: SessionOptions,
 ) -> Managed:
     """Run a session in the writable view of a jail with a shared root; see `manage`. Raises LayoutError."""
     mounting.require_platform(context.site)
-    if chroot and context.site.platform is not Platform.FREEBSD:
+    if options.chroot and context.site.platform is not Platform.FREEBSD:
         hint = "a session on Linux is always confined: leave it out"
         raise UsageError("--chroot", str(context.site.platform), "FreeBSD", hint)
     name = plan.jail.name
@@ -94,13 +85,13 @@ def session(
         locks.refuse_held(state, BASE_LOCK, "no session in the base, which this jail shares")
         before = prints(root, f"s/{name}")
         notes: list[str] = []
-        with stdout_to_stderr() if to_stderr else contextlib.nullcontext():
+        with stdout_to_stderr() if options.to_stderr else contextlib.nullcontext():
             match context.site.platform:
                 case Platform.LINUX:
                     from layout.actions import manage_linux
 
                     status = manage_linux.run(
-                        context.site, root, plan, command, sealed=sealed, base_ro=base_ro
+                        context.site, root, plan, command, sealed=options.sealed, base_ro=options.base_ro
                     )
                 case Platform.FREEBSD:
                     from layout.actions import manage_freebsd
@@ -111,9 +102,9 @@ def session(
                         state,
                         plan,
                         command,
-                        sealed=sealed,
-                        base_ro=base_ro,
-                        chroot=chroot,
+                        sealed=options.sealed,
+                        base_ro=options.base_ro,
+                        chroot=options.chroot,
                         notes=notes,
                     )
                 case _:

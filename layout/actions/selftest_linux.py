@@ -15,6 +15,7 @@ import msgspec
 from layout.actions import manage, prepare_linux, running
 from layout.actions.context import Choice, Context
 from layout.actions.init import init
+from layout.actions.kinds.design import SessionOptions
 from layout.actions.selftest import Found, Tell
 from layout.core.attacks import ENGINE, HOST, SESSION, TRAPS, Place, Result, judge, strict
 from layout.core.errors import LayoutError, printable
@@ -154,12 +155,14 @@ def _sessions(
     words = targets.command(aim.python, "frame", aim, [one.id for one in wanted], "")
     typing = targets.command(aim.python, "frame", aim, [_TERMINAL], "")
     for sealed in (False, True):
-        text = targets.output_of(functools.partial(manage.manage, context, plan, words, sealed=sealed))
+        text = targets.output_of(
+            functools.partial(manage.manage, context, plan, words, SessionOptions(sealed=sealed))
+        )
         found = _answers(text)
         _seen(found, "device-mode", targets.host_device_changed(), "the session's own node only")
         _seen(found, "left-behind", targets.left_over(), "it ended with the session")
         said, typed = traps.on_terminal(
-            functools.partial(manage.manage, context, plan, typing, sealed=sealed)
+            functools.partial(manage.manage, context, plan, typing, SessionOptions(sealed=sealed))
         )
         found |= _answers(said)
         _seen(found, _TERMINAL, typed, "the session's own terminal only")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from layout.core.errors import UsageError
 from layout.core.model import Platform
 from layout.host.site import running_platform
@@ -22,6 +24,19 @@ if TYPE_CHECKING:
 
 Tell = Callable[[str], None]
 """Takes a remark for the administrator."""
+
+
+class SessionOptions(msgspec.Struct, frozen=True):
+    """What an administrator wants of a session."""
+
+    sealed: bool = False
+    """Without the jail's t, and a fresh one from the skeleton in its place."""
+    base_ro: bool = False
+    """With mroot read-only."""
+    chroot: bool = False
+    """FreeBSD's plain chroot(8), which confines nothing."""
+    to_stderr: bool = False
+    """What the command writes to its stdout comes out on stderr."""
 
 
 class Design:
@@ -97,18 +112,12 @@ class Design:
         context: Context,
         plan: JailPlan,
         command: tuple[str, ...],
-        *,
-        sealed: bool = False,
-        base_ro: bool = False,
-        chroot: bool = False,
-        to_stderr: bool = False,
+        options: SessionOptions,
     ) -> Managed:
         """Run an administrator's session; see layout.actions.manage.manage."""
         from layout.actions import manage
 
-        return manage.session(
-            context, plan, command, sealed=sealed, base_ro=base_ro, chroot=chroot, to_stderr=to_stderr
-        )
+        return manage.session(context, plan, command, options)
 
     # -- the service; see layout.actions.running ----------------------------------------------------
 

@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, assert_never
 
-from layout.actions.kinds.design import Design, Tell
+from layout.actions.kinds.design import Design, SessionOptions, Tell
 from layout.core import packetfilter
 from layout.core.compare import Live, is_below, views
 from layout.core.errors import LayoutError, UsageError
@@ -100,11 +100,7 @@ class FullDesign(Design):
         context: Context,
         plan: JailPlan,
         command: tuple[str, ...],
-        *,
-        sealed: bool = False,
-        base_ro: bool = False,
-        chroot: bool = False,
-        to_stderr: bool = False,
+        options: SessionOptions,
     ) -> Managed:
         """A confined session in the world while it is stopped: what runs there is the world's own."""
         from layout.actions import mounting, running
@@ -112,10 +108,10 @@ class FullDesign(Design):
 
         name = plan.jail.name
         mounting.require_platform(context.site)
-        for option, given in (("--sealed", sealed), ("--base-ro", base_ro)):
+        for option, given in (("--sealed", options.sealed), ("--base-ro", options.base_ro)):
             if given:
                 raise UsageError(option, f"{name}, kind full", "a jail with a shared root", "leave it out")
-        if chroot and plan.jail.platform is not Platform.FREEBSD:
+        if options.chroot and plan.jail.platform is not Platform.FREEBSD:
             hint = "a session on Linux is always confined: leave it out"
             raise UsageError("--chroot", str(plan.jail.platform), "FreeBSD", hint)
         notes: list[str] = []
@@ -128,7 +124,7 @@ class FullDesign(Design):
             if found is not None:
                 hint = f"layout exec {name}, or layout stop {name} first"
                 raise LayoutError(name, "running", "a stopped jail for a session in its world", hint)
-            with stdout_to_stderr() if to_stderr else contextlib.nullcontext():
+            with stdout_to_stderr() if options.to_stderr else contextlib.nullcontext():
                 match plan.jail.platform:
                     case Platform.LINUX:
                         from layout.actions import manage_linux
@@ -138,7 +134,7 @@ class FullDesign(Design):
                         from layout.actions import manage_freebsd
 
                         status = manage_freebsd.run_world(
-                            context.site, state, plan, command, chroot=chroot, notes=notes
+                            context.site, state, plan, command, chroot=options.chroot, notes=notes
                         )
                     case _:
                         assert_never(plan.jail.platform)

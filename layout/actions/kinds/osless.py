@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from layout.actions.kinds import osless_findings, osless_tree
-from layout.actions.kinds.design import Design
+from layout.actions.kinds.design import Design, SessionOptions
 from layout.core.errors import UsageError
 from layout.core.model import Platform
 from layout.host.site import running_platform
@@ -104,14 +104,10 @@ class Osless(Design):
         context: Context,
         plan: JailPlan,
         command: tuple[str, ...],
-        *,
-        sealed: bool = False,
-        base_ro: bool = False,
-        chroot: bool = False,
-        to_stderr: bool = False,
+        options: SessionOptions,
     ) -> Managed:
         """Refuse: there is no shell to run, and a deploy replaces one file."""
-        del command, sealed, base_ro, chroot, to_stderr
+        del command, options
         name = plan.jail.name
         hint = f"layout update {name} FILE; for its configuration: layout update {name} FILE PATH"
         raise UsageError(f"manage {name}", "a jail without a shell (kind osless)", "a jail with one", hint)

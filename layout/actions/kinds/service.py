@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, assert_never
 
-from layout.actions.kinds.design import Design, Tell
+from layout.actions.kinds.design import Design, SessionOptions, Tell
 from layout.core.errors import UsageError
 from layout.core.kinds import service as words
 from layout.core.model import Platform
@@ -79,11 +79,7 @@ class Service(Design):
         context: Context,
         plan: JailPlan,
         command: tuple[str, ...],
-        *,
-        sealed: bool = False,
-        base_ro: bool = False,
-        chroot: bool = False,
-        to_stderr: bool = False,
+        options: SessionOptions,
     ) -> Managed:
         """There is nothing to manage: its files are the host's own. Raises UsageError."""
         hint = "change its files on the host; its options in the profile, then layout init"

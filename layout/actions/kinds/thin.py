@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from layout.actions.kinds.design import Design, Tell
+from layout.actions.kinds.design import Design, SessionOptions, Tell
 from layout.core import compare, kinds
 from layout.core.errors import LayoutError, UsageError
 from layout.core.findings import Finding, error, warning
@@ -155,11 +155,7 @@ class Thin(Design):
         context: Context,
         plan: JailPlan,
         command: tuple[str, ...],
-        *,
-        sealed: bool = False,
-        base_ro: bool = False,
-        chroot: bool = False,
-        to_stderr: bool = False,
+        options: SessionOptions,
     ) -> Managed:
         """Refuse: there is nothing to manage."""
         places = ", ".join(one.source for one in plan.jail.settings.mounts) or "the profile"

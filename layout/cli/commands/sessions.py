@@ -26,6 +26,7 @@ def manage(
 ) -> None:
     """Open a shell in a jail's writable chroot; say what changed."""
     from layout.actions import manage as action
+    from layout.actions.kinds.design import SessionOptions
     from layout.cli import report
 
     found = globals_of(ctx)
@@ -44,14 +45,7 @@ def manage(
     if name is None:
         raise UsageError("manage", "no jail", "the name of one, or --base", "layout manage NAME")
     (plan,) = context.jails([name])
-    outcome = action.manage(
-        context,
-        plan,
-        tuple(command or ()),
-        sealed=sealed,
-        base_ro=base_ro,
-        chroot=chroot,
-        to_stderr=found.output.json,
-    )
+    options = SessionOptions(sealed, base_ro, chroot, to_stderr=found.output.json)
+    outcome = action.manage(context, plan, tuple(command or ()), options)
     report.print_changes(found.output, name, outcome)
     raise typer.Exit(outcome.status)
