@@ -149,23 +149,32 @@ def _full_memory_over_t(yard: Yard) -> None:
 # --- A6 ----------------------------------------------------------------------------------------------------
 
 
-@found("A6-outside")
-def _process_with_a_directory_of_the_host(yard: Yard) -> None:
-    """As if an engine had put it there, and had not closed what it had open."""
+def confined(yard: Yard, *, hidden: bool) -> None:
+    """Put a process into jail a as an engine would, but leave a directory of the host open.
+
+    `hidden`: a child of it holds the directory, in a mount namespace of its own.
+    """
 
     def engine() -> int:
         syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)
         syscalls.mount(b"none", b"/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
-        first = forked.fork(service)
-        os.waitpid(first, 0)
+        os.waitpid(forked.fork(service), 0)
         return 0
 
     def service() -> int:
         outside = os.open(yard.top, os.O_RDONLY | os.O_DIRECTORY)
         with open_root(str(yard.root / "j/a")) as root:
             probe._pivot(root.fd)
+        if hidden:
+            forked.fork(hide)
+            os.close(outside)
         signal.pause()
-        return outside
+        return 0
+
+    def hide() -> int:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        signal.pause()
+        return 0
 
     keeper = forked.fork(engine)
     AFTER.callback(os.waitpid, keeper, 0)
@@ -173,6 +182,19 @@ def _process_with_a_directory_of_the_host(yard: Yard) -> None:
     first = wait_for(lambda: procs.first_of_jail(keeper))
     AFTER.callback(os.kill, first, signal.SIGKILL)
     wait_for(lambda: Path(f"/proc/{first}/mountinfo").read_text().count("\n") == 3)
+    if hidden:
+        child = wait_for(lambda: procs.children(first)[0])
+        wait_for(lambda: procs.namespace(child, "mnt") != procs.namespace(first, "mnt"))
+
+
+@found("A6-outside")
+def _process_with_a_directory_of_the_host(yard: Yard) -> None:
+    confined(yard, hidden=False)
+
+
+@found("A6-outside")
+def _process_that_hides_a_directory_of_the_host(yard: Yard) -> None:
+    confined(yard, hidden=True)
 
 
 # --- A7 and A8 ---------------------------------------------------------------------------------------------
@@ -252,7 +274,7 @@ def wait_for(what: Callable[[], object]) -> int:
     last: list[object] = []
 
     def there() -> bool:
-        with contextlib.suppress(OSError, LayoutError):
+        with contextlib.suppress(OSError, LayoutError, IndexError):
             last[:] = [what()]
         return bool(last and last[0])
 

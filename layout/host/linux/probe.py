@@ -231,34 +231,47 @@ def _seen() -> Attempt:
 def held_outside(pid: int) -> tuple[list[Attempt], int]:
     """Look for directories outside that processes of the jail of `pid` hold open, or stand in.
 
-    Returns those found, and how many processes were looked at.
+    Returns those found, and how many processes were looked at. Raises OSError, LayoutError.
     """
-    own = procs.namespace(pid, "mnt")
     ids = {mount.mount_id for mount in mounts_of(pid)}
     found, looked = [], 0
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
+    for number in _processes_of(pid):
         try:
-            if procs.namespace(name, "mnt") != own:
-                continue
-            looked += 1
-            held = [f"fd/{fd}" for fd in os.listdir(f"/proc/{name}/fd")]
-            for what in ("cwd", "root", *held):
-                if _leads_outside(f"/proc/{name}/{what}", ids):
-                    found.append(
-                        Attempt("A6", "descriptor", f"process {name}", "/", f"a directory outside as {what}")
-                    )
-        except (FileNotFoundError, ProcessLookupError):
+            # One that has made a namespace below the jail's may have mounts of its own, too.
+            known = ids | {mount.mount_id for mount in mounts_of(number)}
+            held = ["cwd", "root", *(f"fd/{fd}" for fd in os.listdir(f"/proc/{number}/fd"))]
+        except (FileNotFoundError, ProcessLookupError, LayoutError):
+            if procs.identify(number) is not None:
+                raise
             continue  # it has ended meanwhile
+        looked += 1
+        for what in held:
+            if _leads_outside(f"/proc/{number}/{what}", known):
+                outcome = f"a directory outside as {what}"
+                found.append(Attempt("A6", "descriptor", f"process {number}", "/", outcome))
     return found, looked
 
 
+def _processes_of(pid: int) -> list[int]:
+    """Return a process, all below it, and all others that see its mounts."""
+    own = procs.namespace(pid, "mnt")
+    found = dict.fromkeys([pid, *procs.descendants(pid)])
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if procs.namespace(name, "mnt") == own:
+                    found[int(name)] = None
+    return list(found)
+
+
 def _leads_outside(path: str, ids: set[int]) -> bool:
-    """Say whether a link of /proc leads to a directory on none of these mounts."""
-    if not stat.S_ISDIR(os.stat(path).st_mode):
+    """Say whether a link of /proc leads to a directory on none of these mounts; one that is gone does not."""
+    try:
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            return False
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         return syscalls.statx_mount_id(fd) not in ids
     finally:
