@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -171,3 +172,25 @@ def test_an_attack_that_hangs_is_not_run_rather_than_waited_for(monkeypatch: pyt
     place = frame.Place("/", "/", "/", os.getpid(), "x", "/", sys.executable)
     found = frame.attempt(lambda _: os.read(os.pipe()[0], 1).decode(), place)
     assert found["untried"] and found["said"] == "no answer in time"
+
+
+def test_a_checkout_below_tmp_is_seen_in_the_sandbox(tmp_path: Path) -> None:
+    """The sandbox has a /tmp of its own: what of layout lies in the host's is shown in it."""
+    top = Path(__file__).resolve().parents[2]
+    for name in ("layout", "profiles", "fstab.d"):
+        shutil.copytree(top / name, tmp_path / name)
+    text = f"""
+import os
+from layout.host.linux import sandbox
+def seen():
+    return repr(sorted(os.listdir({str(tmp_path)!r}))).encode()
+print(sandbox.run(seen, 20, user_namespace=False).decode())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "['fstab.d', 'layout', 'profiles']", done.stderr

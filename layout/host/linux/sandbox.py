@@ -169,8 +169,10 @@ def _build() -> None:
 
 def _shown() -> Iterator[str]:
     """Yield what of this Python and of layout would be hidden by the new /tmp, /run and /mnt."""
-    places = [os.path.dirname(sys.modules["layout"].__file__ or ""), sys.prefix, sys.base_prefix, *sys.path]
-    for path in dict.fromkeys(map(os.path.realpath, filter(None, places))):
+    # What comes with layout lies beside it in a checkout.
+    checkout = os.path.dirname(os.path.dirname(sys.modules["layout"].__file__ or ""))
+    places = map(os.path.realpath, filter(None, [checkout, sys.prefix, sys.base_prefix, *sys.path]))
+    for path in sorted(set(places), key=len):  # one that holds another first
         if path.startswith(("/tmp/", "/run/", "/mnt/")) and os.path.exists(path):  # noqa: S108
             yield path
 
