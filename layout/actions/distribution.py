@@ -10,6 +10,10 @@ from layout.core.errors import LayoutError
 from layout.host import hostfiles
 from layout.host.freebsd import sets
 
+_LARGE = 1 << 30
+_SPARSE = 64
+"""By how much a compressing file system may make an archive of more than _LARGE bytes smaller."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -32,8 +36,17 @@ def check_archive(source: str) -> Checked:
         os.close(archive)
 
 
+def _refuse_holes(archive: int, source: str) -> None:
+    """A file of nothing but holes takes hours to hash, and is no archive. Raises LayoutError."""
+    found = os.fstat(archive)
+    on_disk = found.st_blocks * 512
+    if found.st_size > _LARGE and on_disk < found.st_size // _SPARSE:
+        raise LayoutError(source, f"{found.st_size} bytes, of which {on_disk} are on disk", "an archive")
+
+
 def check_open(archive: int, source: str) -> Checked:
     """As check_archive, for what is open as `archive` already: what is unpacked is what was checked."""
+    _refuse_holes(archive, source)
     sha256 = sets.digest(archive)
     file = source.rpartition("/")[2]
     for place in dict.fromkeys((source, hostfiles.canonical(source))):
