@@ -189,6 +189,8 @@ LINE = {
     "base build host": ("base build host --output ROOT/t/a/var/to-passwd",),
     "base build debian": ("base build debian --suite nosuch --output ROOT/t/a/var/to-passwd",),
     "completion": ("completion bash",),
+    "audit": ("audit", "audit a"),
+    "advise": ("advise ROOT/t/a/var/trap/sparse", "advise ROOT/t/a/var/fifo"),
     "update": ("update a ROOT/t/a/var/fifo", "update a ROOT/t/a/var/sparse etc/passwd"),
     "init": ("init a --no-mount", "init a b", "init a --no-mount --example", "init a -n"),
     "mount": ("mount", "mount --manage a"),
