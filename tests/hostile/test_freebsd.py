@@ -54,11 +54,9 @@ def ran(host: FreeBSD, name: str, words: tuple[str, ...]) -> Done:
     assert name in PRINTED or is_clean(done.out), (words, done)
     assert "Traceback" not in done.err + done.out, (words, done)
     assert "mistake in layout" not in done.err, (words, done)
+    said = done.err + done.out
     if done.code and name != "audit":
-        assert re.search(r"^(layout: |  error [AS]).*found .*, expected ", done.err + done.out, re.MULTILINE), (
-            words,
-            done,
-        )
+        assert re.search(r"^(layout: |  error [AS]).*found .*, expected ", said, re.MULTILINE), (words, done)
     return done
 
 
