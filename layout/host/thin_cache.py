@@ -8,6 +8,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+import msgspec
+
+from layout.core.errors import LayoutError
 from layout.core.names import is_name
 from layout.core.thin import ThinEntry, ThinRecord, ThinRoot, identity
 from layout.host import records
@@ -20,6 +23,9 @@ PLACE = "thin"
 """Where the roots are, in the directory of layout's state."""
 
 _NEW = ".new-"
+_DIGESTS = "digests.json"
+"""Of files of the host: what has not changed since it was hashed is not hashed again."""
+_MOST_DIGESTS = 10_000
 
 
 def recorded(state: Dir, name: str) -> ThinRecord | None:
@@ -46,7 +52,11 @@ def provide(
         with contextlib.suppress(FileExistsError):
             state.make_dir(PLACE, 0o700)
     with state.open(PLACE) as place:
-        digest = _build(place, name, root, finish)
+        digests = _digests(place)
+        before = len(digests)
+        digest = _build(place, name, root, finish, digests)
+        if len(digests) > before:
+            place.write_whole(_DIGESTS, msgspec.json.encode(digests), 0o600, durable=False)
     record = ThinRecord(key, digest, root.files, root.size, records.now())
     records.write(state, f"{PLACE}/{name}.toml", record)
     return record, True
@@ -79,6 +89,8 @@ def collect(state: Dir) -> list[str]:
         gone = [n for n in names if n not in used and (n.startswith(_NEW) or _is_digest(n))]
         for entry in gone:
             remove_tree(place, entry)
+        if not used and _DIGESTS in names:
+            place.unlink(_DIGESTS)
         return gone
 
 
@@ -119,7 +131,18 @@ def _is_whole(state: Dir, digest: str, root: ThinRoot) -> bool:
         return all(has(top, item) for item in root.items)
 
 
-def _build(place: Dir, name: str, root: ThinRoot, finish: Callable[[str], None]) -> str:
+def _digests(place: Dir) -> dict[str, str]:
+    """Return the digests that are known of files as they are; none when they cannot be read or are many."""
+    try:
+        known = msgspec.json.decode(place.read(_DIGESTS), type=dict[str, str])
+    except (FileNotFoundError, LayoutError, msgspec.DecodeError):
+        return {}
+    return known if len(known) < _MOST_DIGESTS else {}
+
+
+def _build(
+    place: Dir, name: str, root: ThinRoot, finish: Callable[[str], None], known: dict[str, str]
+) -> str:
     """Make a root under a temporary name, then under its own; return that."""
     temporary = f"{_NEW}{name}"
     if place.lstat(temporary) is not None:  # of a run that was killed: this jail's lock is ours
@@ -127,7 +150,7 @@ def _build(place: Dir, name: str, root: ThinRoot, finish: Callable[[str], None])
     place.make_dir(temporary, 0o755)
     try:
         with place.open(temporary) as top, open_root(root.origin) as origin:
-            digest = identity(write_root(top, origin, root))
+            digest = identity(write_root(top, origin, root, known))
         finish(f"{place.path}/{temporary}")
         if place.lstat(digest) is not None:
             with place.open(digest) as there:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -13,7 +14,16 @@ import pytest
 
 from layout.core.errors import LayoutError, UsageError
 from layout.core.model import Platform
-from layout.core.thin import Thin, ThinDirectory, ThinFile, ThinLink, ThinText, accounts_of, check_thin
+from layout.core.thin import (
+    Thin,
+    ThinDirectory,
+    ThinFile,
+    ThinLink,
+    ThinRoot,
+    ThinText,
+    accounts_of,
+    check_thin,
+)
 from layout.host import thin_cache
 from layout.host.beneath import open_root
 from layout.host.thin_closure import Wanted, thin_root
@@ -170,6 +180,33 @@ def test_a_root_that_was_cut_short_is_made_anew(origin: Path, tmp_path: Path) ->
         again, made = thin_cache.provide(state, "a", thin_root(wanted(origin)))
         assert (again.digest, made) == (record.digest, True)
         assert list(thin_cache.differences(state, record.digest)) == []
+
+
+def test_a_file_is_hashed_once_and_verify_believes_no_digest_of_before(tmp_path: Path) -> None:
+    program = os.path.realpath("/bin/sh")
+    found = os.stat(program)
+    file = ThinFile("sh", program[1:], 0o755, found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev)
+    root = ThinRoot("/", (file,))
+    (tmp_path / "state").mkdir()
+    known = tmp_path / "state/thin/digests.json"
+    with open_root(str(tmp_path / "state")) as state:
+        first, _ = thin_cache.provide(state, "a", root)
+        thin_cache.provide(state, "keeper", ThinRoot("/", ()))
+        ((key, digest),) = json.loads(known.read_text()).items()
+        assert len(digest) == 64
+        known.write_text(json.dumps({key: "0" * 64}))
+        thin_cache.forget(state, "a")
+        thin_cache.collect(state)
+        second, _ = thin_cache.provide(state, "a", root)
+        assert second.digest != first.digest
+        assert list(thin_cache.differences(state, second.digest)) != []
+        known.write_text("damaged")
+        thin_cache.forget(state, "a")
+        assert thin_cache.provide(state, "a", root)[0].digest == first.digest
+        for name in ("a", "keeper"):
+            thin_cache.forget(state, name)
+        thin_cache.collect(state)
+        assert os.listdir(tmp_path / "state/thin") == []
 
 
 def test_a_file_that_changes_while_it_is_copied_is_noticed(origin: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import mmap
 import os
 import stat
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import assert_never
@@ -29,6 +30,8 @@ from layout.host.beneath.resolve import DIRECTORY
 _PIECE = 1 << 20
 _MAP = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
 _THREADS = 2
+_COARSE = 2.0
+"""Seconds."""
 _FICLONE = 0x40049409
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -55,8 +58,12 @@ def _bytes(item: ThinText) -> bytes:
     return item.text.encode("utf-8", "surrogateescape")
 
 
-def write_root(top: Dir, origin: Dir, root: ThinRoot) -> list[ThinEntry]:
-    """Write every item below `top`; return them as identity() wants them."""
+def write_root(top: Dir, origin: Dir, root: ThinRoot, known: dict[str, str]) -> list[ThinEntry]:
+    """Write every item below `top`; return them as identity() wants them.
+
+    `known` are digests of files that were hashed before, by what tells a file and its state from all others;
+    those that are hashed now are added.
+    """
     mask = os.umask(0)
     folders: dict[str, int] = {"": os.dup(top.fd)}
     made: list[ThinEntry] = []
@@ -84,7 +91,7 @@ def write_root(top: Dir, origin: Dir, root: ThinRoot) -> list[ThinEntry]:
         files.sort(key=lambda file: -file.size)
         with ThreadPoolExecutor(_THREADS) as pool:
             # Apart: while one thread hashes the largest file, another copies it.
-            digests = [pool.submit(_digest, origin, file) for file in files]
+            digests = [pool.submit(_digest, origin, file, known) for file in files]
             copies = [pool.submit(_copy, folders, origin, file) for file in files]
             for file, digest, copy in zip(files, digests, copies, strict=True):
                 copy.result()
@@ -129,12 +136,21 @@ def _require_same(source: int, origin: Dir, file: ThinFile) -> None:
         raise LayoutError(path, "a file that has just changed", "one at rest", "try again")
 
 
-def _digest(origin: Dir, file: ThinFile) -> str:
+def _digest(origin: Dir, file: ThinFile, known: dict[str, str]) -> str:
     with _opened(origin, file) as source:
+        found = os.fstat(source)
+        # Nobody but the kernel sets the time of the last change.
+        state = f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
+        if state in known:
+            return known[state]
         if not file.size:
             return hashlib.sha256().hexdigest()
         with mmap.mmap(source, file.size, _MAP, mmap.PROT_READ) as data:
-            return hashlib.sha256(data).hexdigest()
+            digest = hashlib.sha256(data).hexdigest()
+        # One that has just changed may change again without a new time: clocks of file systems are coarse.
+        if abs(time.time() - found.st_ctime) > _COARSE:
+            known[state] = digest
+        return digest
 
 
 def _copy(folders: dict[str, int], origin: Dir, file: ThinFile) -> None:
@@ -181,7 +197,7 @@ def digest_root(origin: Dir, root: ThinRoot) -> list[ThinEntry]:
             case ThinText(path, _, mode):
                 found.append(ThinEntry(path, "file", mode, hashlib.sha256(_bytes(item)).hexdigest()))
             case ThinFile(path, _, mode):
-                found.append(ThinEntry(path, "file", mode, _digest(origin, item)))
+                found.append(ThinEntry(path, "file", mode, _digest(origin, item, {})))
             case _:
                 assert_never(item)
     return found
