@@ -1,0 +1,52 @@
+"""The filter against user namespaces, run by a small interpreter of classic BPF, for every machine."""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+import pytest
+
+from layout.host.linux.namespaces_filter import _MACHINES, program
+
+ALLOW, REFUSE, UNKNOWN = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+NEW_USER, THREAD = 0x10000000, 0x00010F00
+
+
+def verdict(machine: str, number: int, first: int = 0, audit: int | None = None) -> int:
+    """Return what the kernel would do with a call."""
+    data = struct.pack("=iIQ6Q", number, audit or _MACHINES[machine][0], 0, first, *[0] * 5)
+    lines = list(struct.iter_unpack("=HBBI", program(machine)))
+    at, value = 0, 0
+    while True:
+        code, true, false, operand = lines[at]
+        at += 1
+        match code:
+            case 0x20:
+                (value,) = struct.unpack_from("=I", data, operand)
+            case 0x15:
+                at += true if value == operand else false
+            case 0x35:
+                at += true if value >= operand else false
+            case 0x45:
+                at += true if value & operand else false
+            case 0x06:
+                return int(operand)
+            case _:
+                raise AssertionError(code)
+
+
+@pytest.mark.parametrize("machine", _MACHINES)
+def test_only_what_makes_a_user_namespace_is_refused(machine: str) -> None:
+    _, clone, unshare = _MACHINES[machine]
+    assert (
+        verdict(machine, clone, THREAD) == verdict(machine, unshare, 0x20000) == verdict(machine, 0) == ALLOW
+    )
+    assert verdict(machine, clone, NEW_USER | THREAD) == verdict(machine, unshare, NEW_USER) == REFUSE
+    assert verdict(machine, 435) == UNKNOWN
+
+
+@pytest.mark.parametrize("machine", _MACHINES)
+def test_another_set_of_numbers_is_no_way_around(machine: str) -> None:
+    assert verdict(machine, 0, audit=0x40000003) == REFUSE
+    assert verdict(machine, 0x40000000 | _MACHINES[machine][1], NEW_USER) == REFUSE
