@@ -25,7 +25,7 @@ _SYSTEMS = frozenset(_OWN_WORDS.split())
 _OF_ENGINE = ("/dev", "/proc", "/run", "/sys")
 """Where whoever keeps a running jail mounts memory of its own."""
 _MEMORY = frozenset({"mqueue", "ramfs", "tmpfs"})
-_FEW = 3
+_FEW = 1
 """Findings of one code in one place that are told one by one."""
 
 

@@ -118,8 +118,8 @@ def test_root_of_a_jail_of_freebsd_may_change_its_root() -> None:
 
 def test_a_flood_in_one_place_is_counted() -> None:
     found = judge(expected(), [Attempt("A1", "create", f"/usr/{n}", "/") for n in range(50)])
-    assert len(found) == 4
-    assert found[-1].found.startswith("47 more")
+    assert len(found) == 2
+    assert found[-1].found.startswith("49 more")
 
 
 def test_names_of_a_jail_are_escaped() -> None:
