@@ -64,7 +64,7 @@ def run_all(host: FreeBSD, names: tuple[str, ...], cases: int) -> dict[str, list
     codes: dict[str, list[int]] = {}
     before = outside(host)
     for name in names:
-        for words in CASES[name][:cases]:
+        for words in CASES[name][: cases if name in TOUCHING else 1]:
             codes.setdefault(name, []).append(ran(host, name, words).code)
         after = outside(host, gone=name == "destroy")
         assert {place: found for place in after if (found := changed(before[place], after[place]))} == {}, (
@@ -81,14 +81,10 @@ def test_every_command_against_a_t_full_of_everything(host: FreeBSD) -> None:
     assert not (host.root / "t/a").exists()
 
 
-@pytest.mark.parametrize(("kind", "places"), [("link", ("var",)), ("fifo", ("tmp", "var/log", "var/tmp"))])
-def test_something_else_in_the_place_of_a_directory(
-    host: FreeBSD, kind: str, places: tuple[str, ...]
-) -> None:
-    for place in places:
+def test_something_else_in_the_place_of_a_directory(host: FreeBSD) -> None:
+    for place, kind in {"tmp": "fifo", "var/log": "link", "var/tmp": "link up"}.items():
         replace(host.root / "t/a", place, kind, host.work / "victim")
-    codes = run_all(host, TOUCHING, 2)
-    assert codes["destroy"] == [0]
+    assert run_all(host, TOUCHING, 2)["destroy"] == [0]
 
 
 WORK = """
