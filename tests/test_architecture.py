@@ -11,6 +11,7 @@ import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -322,6 +323,42 @@ def test_every_module_belongs_to_a_layer() -> None:
 def test_no_two_modules_share_a_docstring() -> None:
     counts = Counter(ast.get_docstring(module.tree) for module in MODULES)
     assert [text for text, count in counts.items() if count > 1] == []
+
+
+def described() -> dict[str, list[str]]:
+    """Return what the table of docs/architecture.md names, by layer: a module, `a*`, or a package `a/`."""
+    found: dict[str, list[str]] = {}
+    text = (REPOSITORY / "docs/architecture.md").read_text(encoding="utf-8")
+    for new, cell in re.findall(r"(?m)^\| (?:\*\*(\w+)\*\*[^|]*)?\| ([^|]+) \|", text):
+        if new:
+            names = found[new] = []
+        if found:
+            names += re.findall(r"`([^`]+)`", cell)
+    return found
+
+
+def test_the_page_has_every_module() -> None:
+    layers = described()
+    assert layers.keys() == set(LAYERS) - {"__main__"}
+    missing = []
+    for module in MODULES:
+        _, *parts = module.name.split(".")
+        if len(parts) > 1 and not module.is_package:
+            name = "/".join(parts[1:])
+            patterns = [f"{one}*" if one.endswith("/") else one for one in layers[parts[0]]]
+            if not any(fnmatchcase(name, one) for one in patterns):
+                missing.append(module.name)
+    assert missing == []
+
+
+def test_the_page_has_no_module_that_is_gone() -> None:
+    for layer_, names in described().items():
+        known = [
+            "/".join(module.name.split(".")[2:]) + "/" * module.is_package
+            for module in MODULES
+            if within(module.name, f"layout.{layer_}")
+        ]
+        assert [name for name in names if not any(fnmatchcase(one, name) for one in known)] == []
 
 
 def test_every_path_door_has_its_reason() -> None:
