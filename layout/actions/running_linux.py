@@ -240,7 +240,7 @@ def _is_mounted(plan: JailPlan) -> bool:
 def _look(context: Context, record: RunRecord, plan: JailPlan) -> Running | None:
     """Return how a jail stands, from its engine's process."""
     if record.unit:
-        return running_unit.look(plan, record)
+        return running_unit.look(record)
     known = record.process
     if known is None or not procs.lives(known):
         return None

@@ -47,7 +47,7 @@ def launch(context: Context, plan: JailPlan) -> None:
         time.sleep(_STEP)
 
 
-def look(plan: JailPlan, record: RunRecord) -> Running | None:
+def look(record: RunRecord) -> Running | None:
     """Return how the unit stands, as systemd says. Raises LayoutError."""
     pid = systemd.main_process(record.unit)
     known = procs.identify(pid) if pid is not None else None

@@ -102,9 +102,9 @@ def print_audit(output: Output, name: str, found: Audit) -> None:
     _section(output, "writable", rows)
     both = ", ".join(found.writable_and_executable)
     _section(output, "writable and executable", [(output.paint(RED, both),)] if both else [])
-    _section(output, "setuid files and file capabilities", [_reachable(output, one) for one in found.setuid])
-    _section(output, "device nodes", [_reachable(output, one) for one in found.devices])
-    _section(output, "sockets and FIFOs", [_reachable(output, one) for one in found.sockets])
+    _section(output, "setuid files and file capabilities", [_reachable(one) for one in found.setuid])
+    _section(output, "device nodes", [_reachable(one) for one in found.devices])
+    _section(output, "sockets and FIFOs", [_reachable(one) for one in found.sockets])
     _section(output, "network", [(one,) for one in found.network])
     _section(output, "capabilities", [(one.name, one.means) for one in found.capabilities])
     _section(output, "confinement", [(one,) for one in found.confinement])
@@ -128,5 +128,5 @@ def _names(one: Writable) -> str:
     return f"{one.path} ({', '.join(one.shown_as)})" if one.shown_as else one.path
 
 
-def _reachable(output: Output, one: Reachable) -> tuple[str, ...]:
+def _reachable(one: Reachable) -> tuple[str, ...]:
     return one.path, one.what, "" if one.works else "without effect here"

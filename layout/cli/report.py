@@ -8,14 +8,13 @@ from layout.cli.output import CYAN, GREEN, RED, YELLOW, Output, plural
 from layout.core.findings import Finding, Report
 
 if TYPE_CHECKING:
-    from layout.actions.context import Context
     from layout.actions.init import Outcome
     from layout.actions.manage import Managed
     from layout.actions.manage_base import BaseManaged
     from layout.actions.probing import Probed
 
 
-def print_init(output: Output, context: Context, outcome: Outcome) -> None:
+def print_init(output: Output, outcome: Outcome) -> None:
     """Print what init did."""
     for path in outcome.changes:
         output.detail(f"made {path}")

@@ -27,7 +27,6 @@ _HOST = _words(
 _BECOMES = _words("setuid setreuid setresuid seteuid initgroups setgroups setusercontext")
 _SERVES = _words("listen accept accept4 bind recvfrom sd_listen_fds")
 LOADS = "dlopen"
-_ROOMY = "it would do, with more around it than it needs"
 
 
 class Facts(msgspec.Struct, frozen=True):

@@ -305,11 +305,6 @@ def jails(text: str, name: str = "jail.conf") -> list[Block]:
     return found
 
 
-def includes(text: str) -> list[str]:
-    """Return the patterns of files that a jail.conf(5) includes (FreeBSD 14.0 and later)."""
-    return re.findall(r'^[ \t]*\.include[ \t]+"?([^";\n]+)"?[ \t]*;', text, re.MULTILINE)
-
-
 # --- rc.conf(5) of the host --------------------------------------------------------------------------------
 
 

@@ -126,13 +126,13 @@ def mounted(dataset: Dataset) -> MountPoint | None:
     return last
 
 
-def mount(dataset: Dataset, *, readonly: bool | None = None) -> bool:
+def mount(dataset: Dataset) -> bool:
     """Mount a dataset with all flags that it needs; say whether it was not mounted. Raises LayoutError."""
     new = mounted(dataset) is None
     if new:
         _patiently(lambda: run("zfs", "mount", dataset.name))
-    harden(dataset, readonly=readonly)
-    check(dataset, readonly=readonly)
+    harden(dataset)
+    check(dataset)
     return new
 
 
@@ -165,18 +165,6 @@ def require_alone(dataset: Dataset) -> None:
     if others := below(dataset.name):
         hint = "look at it, then zfs destroy it yourself"
         raise LayoutError(others[0], f"part of {dataset.name}", "a dataset of nothing but its own", hint)
-
-
-def snapshot(dataset: Dataset, name: str) -> str:
-    """Take a snapshot; return its whole name. Raises LayoutError."""
-    whole = f"{dataset.name}@{name}"
-    run("zfs", "snapshot", whole)
-    return whole
-
-
-def rollback(whole: str) -> None:
-    """Go back to the newest snapshot; an older one is refused by zfs(8). Raises LayoutError."""
-    _patiently(lambda: run("zfs", "rollback", whole))
 
 
 def check(dataset: Dataset, *, readonly: bool | None = None) -> None:

@@ -214,7 +214,6 @@ db {
 
 def test_the_jails_of_another_file_are_found() -> None:
     assert jailconf.jails(FOREIGN) == [("*", 3), ("web", 5), ("db", 6)]
-    assert jailconf.includes(FOREIGN) == ["/etc/jail.conf.d/*.conf"]
 
 
 @pytest.mark.parametrize(

@@ -170,8 +170,6 @@ def test_services_that_cannot_be_jailed() -> None:
         assert "pins" in service.why_not("x", f"name=x\n{pin}\n"), pin
     for free in ("x_svcj=YES", "xx_svcj=NO", "# x_svcj=NO", ': ${x_svcj_options:="net_basic"}'):
         assert service.why_not("x", f"name=x\n{free}\n") == "", free
-    assert service.default_options("x", ': ${x_svcj_options:="net_basic mlock"}') == "net_basic mlock"
-    assert service.default_options("x", "name=x") is None
     assert [service.script_name(t) for t in ('name="kdc"\n', "\tname=a_b # c\n", "rname=x\n")] == [
         "kdc",
         "a_b",

@@ -309,9 +309,7 @@ def _devfs(data: bytes) -> None:
     words="{ } ; += = .include * $path /* */ //",
 )
 def _jailconf(data: bytes) -> None:
-    text = text_of(data)
-    jailconf.jails(text)
-    jailconf.includes(text)
+    jailconf.jails(text_of(data))
 
 
 @target(

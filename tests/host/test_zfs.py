@@ -14,6 +14,7 @@ from layout.core.errors import LayoutError
 from layout.core.zfs import Dataset, datasets
 from layout.host import table
 from layout.host import zfs as host
+from layout.host.run import run
 from tests.zfs_fuse import _pool, gone, zfs  # noqa: F401 - the fixture
 
 pytestmark = pytest.mark.box
@@ -128,15 +129,17 @@ def test_a_snapshot_brings_back_what_was_there(both) -> None:
     content, _ = both
     place = Path(content.mountpoint) / "file"
     place.write_text("one")
-    whole = host.snapshot(content, "before")
+    whole = f"{content.name}@before"
+    zfs("snapshot", whole)
     place.write_text("two")
-    host.rollback(whole)
+    host._patiently(lambda: run("zfs", "rollback", whole))
     assert place.read_text() == "one"
 
 
 def test_only_what_is_the_jails_own_is_destroyed(both) -> None:
     content, logs = both
-    whole = host.snapshot(content, "kept")
+    whole = f"{content.name}@kept"
+    zfs("snapshot", whole)
     with pytest.raises(LayoutError, match="kept"):
         host.destroy(content)
     assert host.exists(content.name)

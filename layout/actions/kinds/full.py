@@ -61,7 +61,7 @@ class FullDesign(Design):
                 case Platform.LINUX:
                     yield from _network_of_linux(context, root, plan)
                 case Platform.FREEBSD:
-                    yield from _network_of_freebsd(context, plan)
+                    yield from _network_of_freebsd(plan)
                 case _:
                     assert_never(plan.jail.platform)
 
@@ -209,7 +209,7 @@ def _network_of_linux(context: Context, root: Dir, plan: JailPlan) -> Iterator[F
         yield error(code, path, found, expected, f"layout restart {plan.jail.name}")
 
 
-def _network_of_freebsd(context: Context, plan: JailPlan) -> Iterator[Finding]:
+def _network_of_freebsd(plan: JailPlan) -> Iterator[Finding]:
     from layout.host.freebsd import jails, pf
 
     jail, network = plan.jail, plan.jail.settings.network

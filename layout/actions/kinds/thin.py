@@ -130,7 +130,7 @@ class Thin(Design):
             else:
                 from layout.actions.kinds import thin_freebsd
 
-                yield from thin_freebsd.findings(context, plan)
+                yield from thin_freebsd.findings(plan)
             if not quick:
                 yield from _content(state, record, name)
             yield from _stale(context, plan, record)

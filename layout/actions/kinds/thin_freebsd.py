@@ -165,7 +165,7 @@ def running(context: Context, plan: JailPlan) -> Running | None:
     )
 
 
-def findings(context: Context, plan: JailPlan) -> Iterator[Finding]:
+def findings(plan: JailPlan) -> Iterator[Finding]:
     """Return in what a running jail has other parameters than its profile says."""
     wanted = dict(
         word.split("=", 1) for word in thin_script.parameters(plan.jail) if word.startswith(_COMPARED)

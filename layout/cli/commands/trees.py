@@ -78,7 +78,7 @@ def init(
         )
     else:
         _say_remarks(found, outcome.plans)
-        report.print_init(output, context, outcome)
+        report.print_init(output, outcome)
     raise typer.Exit(0 if ok else 1)
 
 

@@ -276,12 +276,6 @@ def why_not(name: str, script: str) -> str:
     )
 
 
-def default_options(name: str, script: str) -> str | None:
-    """Return the options that a script of rc.d takes for itself when rc.conf(5) says nothing."""
-    found = re.search(rf"\$\{{{name}_svcj_options:?=[\"']?([a-z0-9_ ]*)", script)
-    return " ".join(found[1].split()) if found else None
-
-
 def differing(wanted: Iterable[tuple[str, str]], now: dict[str, str]) -> list[tuple[str, str, str]]:
     """Return each parameter of a running jail that is not as it should be: name, as it is, as it should be.
 
