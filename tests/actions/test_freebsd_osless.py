@@ -12,6 +12,13 @@ from pathlib import Path
 import pytest
 from osless_yard import PROFILE, PROGRAM, fingerd
 
+from layout.actions.context import Context
+from layout.actions.kinds import osless_freebsd
+from layout.core.model import Jail, JailPlan, Manage, Platform, Preset, Site, Tables
+from layout.core.osless import Osless
+from layout.core.profile import Config
+from layout.core.service import Service, Settings
+from layout.host.run import Done as Command
 from tests.freebsd_host import HERE, SHIM, FreeBSD
 from tests.personality.host import Done
 
@@ -180,6 +187,27 @@ def test_a_self_jailing_program_finds_a_jail_where_nothing_is_writable_or_execut
     assert host("jls -j finger jid").code != 0
     host.ok(f"chmod 757 {program}")
     assert "O1-static" in host.codes()
+
+
+@pytest.mark.parametrize(("seen", "ended"), [("fingerd", True), ("fing", True), ("sh", False), ("", False)])
+def test_only_the_jails_own_program_is_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seen: str, ended: bool
+) -> None:
+    (tmp_path / "etc/run").mkdir(parents=True)
+    (tmp_path / "etc/run/osless_a.pid").write_text("123\n")
+    settings = Settings(service=Service(command=("/opt/fingerd", "1079")), osless=Osless(self_jailing=True))
+    jail = Jail("a", "finger", Preset.HARDENED, Manage.SESSION, Platform.FREEBSD, settings=settings)
+    etc = str(tmp_path / "etc")
+    site = Site(str(tmp_path), etc, Platform.FREEBSD, f"{etc}/fstab", trial=True)
+    said: list[tuple[str, ...]] = []
+
+    def run(*words: str, **_: object) -> Command:
+        said.append(words)
+        return Command(0, f"{seen}\n" if words[0] == "ps" else "", "")
+
+    monkeypatch.setattr(osless_freebsd, "run", run)
+    osless_freebsd.stop(Context(site, Config()), JailPlan(jail, (), Tables((), ())))
+    assert (("kill", "-TERM", "123") in said) is ended
 
 
 def test_a_number_without_a_name_and_one_that_stays_root_do_not_start(host: Host) -> None:

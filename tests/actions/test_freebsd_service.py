@@ -158,6 +158,7 @@ def test_show_says_what_it_is(host: Whole) -> None:
     assert host.ok("jls -j svcj-demo ip4.addr allow.mlock").split() == ["192.0.2.10", "true"]
     checked = host.layout("profile", "check", "/usr/local/etc/layout/profiles/demo.toml")
     assert "options netv4 mlock: ip4=new" in checked.err
+    assert "mlock: to lock memory (allow.mlock)" in checked.err
     options(host, "netv4")
     assert "demo_svcj_ipaddrs taken out" in host.layout("-v", "init", "demo").err
     assert host("sysrc -n demo_svcj_ipaddrs").code == 1

@@ -82,8 +82,15 @@ def stop(context: Context, plan: JailPlan) -> None:
     if plan.jail.settings.osless.self_jailing:
         # One that has not entered the jail is not found there by rc.subr(8).
         pid = (hostfiles.read_text(osless.pid_path(context.site, plan.jail.name)) or "").strip()
-        if pid.isdigit():
+        if pid.isdigit() and _is_program(pid, plan):
             run("kill", "-TERM", pid, ok=range(256))
+
+
+def _is_program(pid: str, plan: JailPlan) -> bool:
+    """Say whether a process is the jail's program: a file that outlived it may name anybody's."""
+    name = run("ps", "-o", "comm=", "-p", pid, ok=range(256)).stdout.strip()
+    # The kernel keeps the beginning of it (MAXCOMLEN).
+    return bool(name) and plan.jail.settings.service.command[0].rpartition("/")[2].startswith(name)
 
 
 def status(context: Context, plan: JailPlan) -> str:

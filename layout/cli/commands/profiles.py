@@ -71,6 +71,8 @@ def profile_check(
                 options = " ".join(settings.confine.options) or "none"
                 turned = f": {service.spelled(settings.confine)}" if platform is Platform.FREEBSD else ""
                 found.output.note(f"  {platform}: options {options}{turned}")
+                for line in service.explained(settings.confine) if platform is Platform.FREEBSD else ():
+                    found.output.note(f"    {line}")
                 for remark in service.remarks(settings.confine, platform):
                     found.output.note(f"  {platform}: {remark}")
 

@@ -220,6 +220,11 @@ def spelled(confine: Confine) -> str:
     return " ".join(words) or "nothing: no network, no privileges"
 
 
+def explained(confine: Confine) -> list[str]:
+    """Say what each word gives, and the parameters of jail(8) that it is."""
+    return [f"{word}: {WORDS[word].gives} ({' '.join(WORDS[word].parameters)})" for word in confine.options]
+
+
 def remarks(confine: Confine, platform: Platform) -> list[str]:
     """Say what these options mean that somebody may not expect; the last one is what the design lacks."""
     said = []
