@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from layout.core.model import JailPlan
 
 
+_NO_NETWORK = ("ip4=disable", "ip6=disable")
+
+
 class Probed(msgspec.Struct):
     """What came of the probes at the end of another command."""
 
@@ -137,7 +140,7 @@ def _on_freebsd(
         if found.name == name and found.path == top:
             return expected, host.attached(task, found.jid)
     host.clear(name, listed)
-    with host.throw_away(name, top, jailconf.policy(plan, context.site)) as jid:
+    with host.throw_away(name, top, [*jailconf.policy(plan, context.site), *_NO_NETWORK]) as jid:
         return expected, host.attached(task, jid)
 
 

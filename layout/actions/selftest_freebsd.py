@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from layout.actions import mounting
 from layout.actions.context import Choice, Context
 from layout.actions.init import init
@@ -9,12 +11,13 @@ from layout.actions.selftest import Found, Tell
 from layout.core import jailconf
 from layout.core.attacks import SESSION, TRAPS, Place, judge
 from layout.core.attacks_freebsd import JAIL, patch_level
-from layout.core.model import Boot, JailPlan, Site
+from layout.core.model import Boot
 from layout.host import privilege
-from layout.host.freebsd import arena, devfs, release
+from layout.host.freebsd import arena, devfs, passing, release
 
 _NAME = "attacked"
-_OF_POLICY = ("enforce_statfs", "devfs_ruleset", "children.max", "securelevel", "host.hostname")
+_NETWORK = ("ip4=inherit", "ip6=inherit")
+"""As the profile `default` has it."""
 
 
 def run(tell: Tell) -> Found:
@@ -33,11 +36,13 @@ def run(tell: Tell) -> Found:
         )
         (plan,) = context.jails([_NAME])
         root = context.site.root
+        policy = jailconf.policy(plan, context.site)
+        jail = f"layout-selftest-{os.getpid()}"
         devfs.require(plan.jail.settings.jail.devfs_ruleset, f"{root}/j/{_NAME}/dev")
         try:
             with arena.outside(top, root, shell) as (place, token):
                 controls = arena.controls(JAIL, place, top, root)
-                with arena.jail(f"{root}/j/{_NAME}", _policy(plan, context.site)) as jid:
+                with passing.jail(jail, f"{root}/j/{_NAME}", [*policy, *_NETWORK]) as jid:
                     found = arena.attacked(JAIL, place, jid)
         finally:
             with context.locked():
@@ -48,15 +53,3 @@ def run(tell: Tell) -> Found:
     note = "not run: what is planted for administrators is tried on Linux"
     sessions = tuple(judge(one, None, None, "") for one in (*TRAPS, *SESSION))
     return Found((Place("jail(8)", "", tuple(results)), Place("manage", note, sessions)))
-
-
-def _policy(plan: JailPlan, site: Site) -> list[str]:
-    """Return the parameters of the jail's file that say what it may, as words of jail(8)."""
-    found = []
-    for name, value in jailconf.parameters(plan, site):
-        if name in _OF_POLICY:
-            found.append(f"{name}={value}")
-        elif name.startswith("allow."):
-            kind, _, word = name.rpartition(".")
-            found.append(name if value else f"{kind}.no{word}")
-    return [*found, "ip4=inherit", "ip6=inherit"]

@@ -194,8 +194,8 @@ _POLICY = ("children.max", "devfs_ruleset", "enforce_statfs", "securelevel")
 
 
 def policy(plan: JailPlan, site: Site) -> list[str]:
-    """Return what a jail may do, as arguments of jail(8): for a jail like it, without addresses."""
-    found = ["ip4=disable", "ip6=disable"]
+    """Return what a jail may do, as arguments of jail(8), for a jail like it; its network is not of them."""
+    found = []
     for name, value in parameters(plan, site):
         if name.startswith("allow.") or name in _POLICY:
             head, _, last = name.rpartition(".")

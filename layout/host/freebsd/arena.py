@@ -22,7 +22,7 @@ from layout.core.errors import LayoutError
 from layout.host import forked
 from layout.host.attacks import files, frame
 from layout.host.attacks.frame import Place
-from layout.host.freebsd import attacks, jails, process, table
+from layout.host.freebsd import attacks, process, table
 from layout.host.run import run
 
 IN_BASE, IN_S, IN_T = "/usr/lib/selftest", "/etc/selftest", "/var/selftest"
@@ -96,21 +96,6 @@ def _fill(top: str) -> None:
     for name in _FILES:
         with open(f"{top}/{name}", "w", encoding="ascii") as file:
             file.write("as it was\n")
-
-
-@contextlib.contextmanager
-def jail(path: str, parameters: Sequence[str]) -> Iterator[int]:
-    """Make a jail with these parameters of jail(8); yield its number, and remove it. Raises LayoutError."""
-    name = f"layout-selftest-{os.getpid()}"
-    try:
-        run("jail", "-c", f"name={name}", f"path={path}", "persist", *parameters)
-        found = jails.find(name)
-        if found is None or found.path != path:
-            raise LayoutError(f"jail {name}", "none", f"one with its root at {path}")
-        yield found.jid
-    finally:
-        if jails.find(name) is not None:
-            run("jail", "-r", name)
 
 
 @contextlib.contextmanager

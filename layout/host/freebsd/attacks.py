@@ -15,13 +15,11 @@ import stat
 from collections.abc import Callable
 
 from layout.host.attacks import mounts, programs, reach, shared
-from layout.host.attacks.frame import Attack, Place, Untried, each, libc
+from layout.host.attacks.frame import Attack, Place, Untried, each
+from layout.host.freebsd import libc
 
 _ATTACH, _DETACH = 10, 11
 _HIGHEST = 1024
-_MAY = frozenset({errno.EINVAL, errno.ENODEV, errno.ENOENT, errno.ESTALE, errno.EFAULT})
-"""Answers to somebody who may."""
-_HANDLE = ctypes.create_string_buffer(64)
 _ANONYMOUS = ctypes.c_char_p(1)
 """SHM_ANON of shm_open(2)."""
 _IMMUTABLE = 0x00020000
@@ -29,32 +27,25 @@ _IMMUTABLE = 0x00020000
 _KNOB = b"kern.ps_arg_cache_limit"
 
 
-class _Vector(ctypes.Structure):
-    """struct iovec."""
-
-    _fields_ = (("base", ctypes.c_char_p), ("size", ctypes.c_size_t))
-
-
 def call(name: str, *words: object) -> int:
-    """Call libc. Raises OSError; Untried where libc has no such function."""
-    function = getattr(libc, name, None)
-    if function is None:
-        raise Untried(f"libc has no {name}(2)")
-    result: int = function(*words)
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), name)
-    return result
+    """Call libc. Raises OSError; Untried where there is no such function."""
+    try:
+        return libc.call(name, *words)
+    except OSError as error:
+        raise (_untried(error) or error) from None
+
+
+def _untried(error: OSError) -> Untried | None:
+    return Untried(f"there is no {error.filename}(2) here") if error.errno == errno.ENOSYS else None
 
 
 def attach(jid: int) -> None:
-    """Be in a jail; a directory that is open would keep one from that. Raises OSError, Untried."""
+    """Be in a jail; a directory that is open would keep one from that. Raises OSError."""
     for fd in range(3, _HIGHEST):
         with contextlib.suppress(OSError):
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 os.close(fd)
-    call("jail_attach", ctypes.c_int(jid))
-    os.chdir("/")
+    libc.attach(jid)
 
 
 def _asks(work: Callable[[], object]) -> str:
@@ -62,28 +53,25 @@ def _asks(work: Callable[[], object]) -> str:
     try:
         work()
     except OSError as error:
-        if error.errno not in _MAY:
-            raise
+        if error.errno not in libc.MAY:
+            raise (_untried(error) or error) from None
     return "it may"
 
 
 def mount(place: Place) -> str:
-    words = (b"fstype", b"layoutselftest", b"fspath", os.fsencode(place.t))
-    vector = (_Vector * len(words))(*(_Vector(word, len(word) + 1) for word in words))
-    return _asks(lambda: call("nmount", ctypes.byref(vector), ctypes.c_uint(len(words)), ctypes.c_int(0)))
+    return _asks(lambda: libc.ask_to_mount(place.t))
 
 
 def umount(place: Place) -> str:
-    nothing = ctypes.c_char_p(os.fsencode(f"{place.t}/no-mount"))
-    return _asks(lambda: call("unmount", nothing, ctypes.c_int(0)))
+    return _asks(lambda: libc.ask_to_unmount(f"{place.t}/no-mount"))
 
 
 def handle(place: Place) -> str:
-    return _asks(lambda: os.close(call("fhopen", _HANDLE, ctypes.c_int(os.O_RDONLY))))
+    return _asks(libc.ask_for_handles)
 
 
 def jail(place: Place) -> str:
-    return _asks(lambda: call("jail_set", None, ctypes.c_uint(0), ctypes.c_int(1)))
+    return _asks(lambda: libc.call("jail_set", None, ctypes.c_uint(0), ctypes.c_int(1)))
 
 
 def device(place: Place) -> str:

@@ -7,31 +7,16 @@ the kernel's own policy that is tried.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 
-from layout.core.errors import LayoutError
 from layout.core.probing import Attempt, Place
 from layout.host import forked, inside
-from layout.host.freebsd import jails, process, session
+from layout.host.freebsd import jails, libc, passing, process, session
 from layout.host.inside.executing import name_of
-from layout.host.run import run
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_HANDLE = ctypes.create_string_buffer(64)
-"""struct fhandle of nothing: whether one may ask is said before it is looked at (fhopen(2))."""
 _SOCK_FDS = 65536
-# Answers of a kernel that would have let it be done.
-_MAY = frozenset({errno.EINVAL, errno.ENODEV, errno.ENOENT, errno.ESTALE})
-
-
-class _Vector(ctypes.Structure):
-    """struct iovec."""
-
-    _fields_ = (("base", ctypes.c_char_p), ("size", ctypes.c_size_t))
 
 
 def prefix(name: str) -> str:
@@ -42,16 +27,8 @@ def prefix(name: str) -> str:
 @contextlib.contextmanager
 def throw_away(name: str, path: str, parameters: Sequence[str]) -> Iterator[int]:
     """Make a jail with these parameters of jail(8) for a moment; yield its number. Raises LayoutError."""
-    jail = f"{prefix(name)}{os.getpid()}"
-    with session.held_signals():
-        try:
-            run("jail", "-c", f"name={jail}", f"path={path}", "persist", *parameters)
-            made = jails.find(jail)
-            if made is None or made.path != path:
-                raise LayoutError(f"jail {jail}", "none", f"one with its root at {path}")
-            yield made.jid
-        finally:
-            session.remove(jail)
+    with session.held_signals(), passing.jail(f"{prefix(name)}{os.getpid()}", path, parameters) as jid:
+        yield jid
 
 
 def clear(name: str, listed: Sequence[jails.Prison]) -> list[str]:
@@ -86,8 +63,7 @@ def attached(task: inside.Task, jid: int) -> list[Attempt]:
             os.setsid()
             process.die_with_parent(parent)
             forked.load_nothing_more()
-            _call("jail_attach", ctypes.c_int(jid))
-            os.chdir("/")
+            libc.attach(jid)
             own = os.getpid()
             pid = forked.fork(lambda: _probe(task, writer, own, parent))
             os.close(writer)
@@ -136,10 +112,10 @@ def _privileged(places: Sequence[Place]) -> list[Attempt]:
     found = []
     for place in places:
         if not place.system:
-            nowhere = os.fsencode(f"{place.path.rstrip('/')}/.layout-probe")
-            found.append(_attempt("mount", place.path, _mount, os.fsencode(place.path)))
-            found.append(_attempt("unmount", place.path, _unmount, nowhere))
-    found.append(_attempt("fhopen", "/", _open_by_handle))
+            nowhere = f"{place.path.rstrip('/')}/.layout-probe"
+            found.append(_attempt("mount", place.path, libc.ask_to_mount, place.path))
+            found.append(_attempt("unmount", place.path, libc.ask_to_unmount, nowhere))
+    found.append(_attempt("fhopen", "/", libc.ask_for_handles))
     found.append(_attempt("chroot", "/", os.chroot, "/"))
     return found
 
@@ -149,36 +125,8 @@ def _attempt(action: str, path: str, work: Callable[..., object], *words: object
     try:
         work(*words)
     except OSError as error:
-        outcome = "" if error.errno in _MAY else name_of(error)
+        outcome = "" if error.errno in libc.MAY else name_of(error)
     return Attempt("A4", action, path, path, outcome)
-
-
-def _mount(path: bytes) -> None:
-    """nmount(2) of a file system that does not exist: whoever has no right to hears so first."""
-    words = (b"fstype", b"layoutprobe", b"fspath", path)
-    vector = (_Vector * len(words))(*(_Vector(word, len(word) + 1) for word in words))
-    _call("nmount", ctypes.byref(vector), ctypes.c_uint(len(words)), ctypes.c_int(0))
-
-
-def _unmount(path: bytes) -> None:
-    """unmount(2) of what is not mounted: the same."""
-    _call("unmount", ctypes.c_char_p(path), ctypes.c_int(0))
-
-
-def _open_by_handle() -> None:
-    os.close(_call("fhopen", _HANDLE, ctypes.c_int(os.O_RDONLY)))
-
-
-def _call(name: str, *words: object) -> int:
-    """Call libc. Raises OSError, also when it has no such function."""
-    function = getattr(_libc, name, None)
-    if function is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), name)
-    result: int = function(*words)
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), name)
-    return result
 
 
 def _seen(outside: int) -> Attempt:
