@@ -118,6 +118,9 @@ class _Audit:
         return Seen(path, self.sources.get(path, mount.source), mount.fstype, mount.options)
 
     def _planned(self) -> list[Seen]:
+        if self.jail.kind is Kind.SERVICE:
+            # No mount of its own says that it has the host's, all of them: the most that it may be.
+            return [Seen("/", audit.HOSTS, "", frozenset())]
         return [
             Seen(one.target[len(self.top) :] or "/", one.source, one.fstype, frozenset(one.options))
             for one in self.plan.tables.jail
@@ -254,6 +257,7 @@ class _Audit:
         names = tuple(dict.fromkeys(self.interpreters))
         if self.jail.kind is Kind.SERVICE:
             yield Residue("interpreters", "all of the host, whose tree is the jail's as well")
+            yield Residue("files", "setuid files, devices and sockets of the host are there, and not listed here")
         elif names:
             yield Residue("interpreters", "run whatever a file says, also one that can be written", names)
         if self.jail.platform is Platform.LINUX:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from layout.core import audit
-from layout.core.audit import Privileges, Reachable
+from layout.core.audit import Capability, Privileges, Reachable
 from layout.core.devices import NODES
 from layout.core.model import JailPlan, Kind, Platform
 from layout.core.redirect import routes
@@ -55,18 +55,25 @@ def _planned(plan: JailPlan) -> Privileges:
     names = dict.fromkeys((*service.capabilities, *(("setuid", "setgid") if service.user else ())))
     confinement: tuple[str, ...] = ("when it runs: no_new_privs, namespaces of its own",)
     if plan.jail.kind is Kind.SERVICE:
-        confinement = ()
+        return _unit(plan, _network(settings))
     elif plan.jail.kind is Kind.FULL:
         confinement = ("when it runs: namespaces of its own; no_new_privs under bwrap only",)
     devices = tuple(
         Reachable(f"/dev/{name}", f"character {major}:{minor}, when it runs", works=True)
         for name, major, minor in NODES
-        if plan.jail.kind is not Kind.SERVICE
+        if plan.jail.kind is not Kind.OSLESS
     )
     ports = tuple(f"will listen on {port}" for port in service.ports)
     return Privileges(
         tuple(map(audit.capability, names)), confinement, (*_network(settings), *ports), devices
     )
+
+
+def _unit(plan: JailPlan, network: tuple[str, ...]) -> Privileges:
+    """Return what is known of a service that does not run: it has what its unit says, less what the drop-in takes."""
+    shown = f"layout render dropin {plan.jail.name}"
+    own = Capability("those of its unit", f"less what the drop-in takes: {shown}")
+    return Privileges((own,), (f"when it runs: what the drop-in takes ({shown})",), network, ())
 
 
 def _network(settings: Settings) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from layout.cli.output import BOLD, GREEN, RED, YELLOW, Output, columns, plural
 from layout.core.attacks import BAD, Counts, Result, counts
+from layout.core.model import Kind
 
 if TYPE_CHECKING:
     from layout.actions.selftest import Document
@@ -102,9 +103,14 @@ def print_audit(output: Output, name: str, found: Audit) -> None:
     _section(output, "writable", rows)
     both = ", ".join(found.writable_and_executable)
     _section(output, "writable and executable", [(output.paint(RED, both),)] if both else [])
-    _section(output, "setuid files and file capabilities", [_reachable(one) for one in found.setuid])
-    _section(output, "device nodes", [_reachable(one) for one in found.devices])
-    _section(output, "sockets and FIFOs", [_reachable(one) for one in found.sockets])
+    # Nobody walks through the host's tree for a service: "none" would say that somebody had.
+    none = "the host's" if found.kind is Kind.SERVICE else "none"
+    for title, powers in (
+        ("setuid files and file capabilities", found.setuid),
+        ("device nodes", found.devices),
+        ("sockets and FIFOs", found.sockets),
+    ):
+        _section(output, title, [_reachable(one) for one in powers], none)
     _section(output, "network", [(one,) for one in found.network])
     _section(output, "capabilities", [(one.name, one.means) for one in found.capabilities])
     _section(output, "confinement", [(one,) for one in found.confinement])
@@ -113,13 +119,14 @@ def print_audit(output: Output, name: str, found: Audit) -> None:
     shown = [one for one in found.knobs if one.value and (not one.ok or output.verbose)]
     rows = [(f"{one.name}={one.value}", f"safer: {one.wanted}", one.why) for one in shown]
     _section(output, "settings of this kernel that help an attacker", rows)
-    _section(output, "residue", [(f"{one.id}:", one.what, " ".join(one.paths)) for one in found.residue])
+    rows = [(f"{one.id}:", ": ".join(filter(None, (one.what, " ".join(one.paths))))) for one in found.residue]
+    _section(output, "residue", rows)
     for path in found.unseen:
-        output.result(f"  {output.paint(RED, 'could not look')} {path}")
+        output.result(f"  {output.paint(RED, 'could not look')}: {path}")
 
 
-def _section(output: Output, title: str, rows: Sequence[tuple[str, ...]]) -> None:
-    output.result(f"  {title}{'' if rows else ': none'}")
+def _section(output: Output, title: str, rows: Sequence[tuple[str, ...]], none: str = "none") -> None:
+    output.result(f"  {title}{'' if rows else f': {none}'}")
     for line in columns(rows):
         output.result(f"    {line}")
 

@@ -137,7 +137,7 @@ KNOBS = {
             "user.max_user_namespaces",
             0,
             0,
-            "the same, for kernels without the one above; a full jail has none of its own",
+            "every user of the host can make user namespaces, and reach more of the kernel",
         ),
         Setting("kernel.unprivileged_bpf_disabled", 1, 2, "every user can load BPF programs"),
         Setting(
@@ -218,6 +218,10 @@ def knobs(platform: Platform, values: Mapping[str, str]) -> tuple[Knob, ...]:
     return tuple(found)
 
 
+HOSTS = "the host's own tree, as its user may"
+"""Where a service of the host writes: there is no other root."""
+
+
 class Seen(NamedTuple):
     """A mount, from whichever table."""
 
@@ -287,7 +291,9 @@ _MEANS = {
     "chown": "gives files away",
     "dac_override": "reads and writes whatever the mount lets it",
     "dac_read_search": "opens files by handle, beyond its mounts",
+    "audit_write": "writes records into the kernel's audit log",
     "fowner": "changes modes of files that are not its own",
+    "fsetid": "keeps setuid bits of files that it writes to",
     "kill": "signals processes of other users in the jail",
     "setgid": "changes its group",
     "setuid": "changes its user",

@@ -50,6 +50,11 @@ def test_an_osless_jail_has_no_interpreter_to_name(tmp_path: Path) -> None:
         assert not {"execute", "setuid", "devices"} & {
             word for words in powers(found).values() for word in words
         }
+        assert audit(jail.root, NAME)["devices"] == []
+        jail.ok("start", NAME)
+        found = audit(jail.root, NAME)
+        assert (found["state"], found["devices"], found["unseen"]) == ("running", [], [])
+        assert any(one.startswith("listens on ") for one in found["network"])
     finally:
         jail.clear()
 
@@ -88,12 +93,16 @@ def test_a_full_jail_is_writable_and_executable_and_that_is_said(tmp_path: Path)
         clear_mounts(tmp_path)
 
 
-def test_a_service_of_the_host_has_the_hosts_tree_and_that_is_said(tmp_path: Path) -> None:
+def test_a_service_of_the_host_has_the_hosts_tree_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     profiles = tmp_path / "jails/etc/profiles"
     profiles.mkdir(parents=True)
     (profiles / "demo.toml").write_text('kind = "service"\ndescription = "a test"\n')
     from layout.actions.audit import audit_jail
     from layout.actions.context import Choice, Context
+    from layout.cli.output import Output
+    from layout.cli.proof import print_audit
 
     context = Context.find(str(tmp_path / "jails"), None)
     (tmp_path / "jails").chmod(0o700)
@@ -103,3 +112,12 @@ def test_a_service_of_the_host_has_the_hosts_tree_and_that_is_said(tmp_path: Pat
     (said,) = (one.what for one in found.residue if one.id == "interpreters")
     assert said == "all of the host, whose tree is the jail's as well"
     assert (found.unseen, found.setuid) == ((), ())
+    (only,) = found.writable
+    assert (only.path, only.source) == ("/", "the host's own tree, as its user may")
+    assert {"write", "execute"} <= set(only.powers)
+    print_audit(Output(), "demo", found)
+    text = capsys.readouterr().out
+    for title in ("setuid files and file capabilities", "device nodes", "sockets and FIFOs"):
+        assert f"  {title}: the host's\n" in text
+    for title in ("writable", "capabilities", "confinement"):
+        assert f"  {title}: none" not in text

@@ -63,7 +63,10 @@ def devices(pid: int) -> list[tuple[str, str, int]]:
     try:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
-        top = syscalls.openat2(root, b"dev", flags, resolve)
+        try:
+            top = syscalls.openat2(root, b"dev", flags, resolve)
+        except FileNotFoundError:
+            return []  # a jail with nothing but its program has no /dev
     finally:
         os.close(root)
     found = []
