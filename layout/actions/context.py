@@ -161,10 +161,20 @@ class Context(msgspec.Struct):
             wanted = list(known)
         if not wanted:
             raise UsageError(self.site.root, "no jails", "the name of a jail", "name one: layout plan NAME")
-        free = Choice()
-        return [
-            self.plan_jail(
-                self.recorded(known[name]) if name in known and choice == free else self.choose(name, choice)
-            )
-            for name in wanted
-        ]
+        return [self.plan_jail(self._described(name, choice, known.get(name))) for name in wanted]
+
+    def _described(self, name: str, choice: Choice, record: JailRecord | None) -> Jail:
+        """Return a jail as it would be with this choice; what is not chosen is as it was decided for it."""
+        if record is None:
+            return self.choose(name, choice)
+        if choice == Choice():
+            return self.recorded(record)
+        decided = Choice(
+            choice.profile or record.profile,
+            choice.platform or record.platform,
+            choice.preset or record.preset,
+            choice.manage or record.manage,
+            choice.base or record.source or None,
+            choice.boot or record.boot,
+        )
+        return self.choose(name, decided)

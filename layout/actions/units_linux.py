@@ -35,7 +35,8 @@ def command(context: Context) -> tuple[str, ...]:
 def _host(context: Context, plan: JailPlan) -> units.Host:
     service = plan.jail.settings.service
     if not service.command:
-        raise UsageError(f"profile {plan.jail.profile}", "no service.command", "the daemon of the jail")
+        hint = f"set linux.service.command in a profile of your own: layout profile show {plan.jail.profile}"
+        raise UsageError(f"profile {plan.jail.profile}", "no service.command", "the daemon of the jail", hint)
     with context.open() as root:
         account = prepare_linux.account(root, plan.jail.name, service) if service.user else None
         directories = prepare_linux.directories(root, prepare_linux.Own.shared(plan.jail.name).etc, service)

@@ -25,3 +25,44 @@ def test_the_lines_of_rc_conf_say_who_starts(cli, tmp_path: Path, boot: str) -> 
     done = cli("--json", "--root", tmp_path / "root", "render", "rc.conf", "bind", "x")
     expected = 'jail_enable="YES"\njail_list="bind x"\n' if boot == "jail" else ""
     assert json.loads(done.out) == {"text": expected}
+
+
+def test_a_jail_is_rendered_for_the_other_platform_as_it_was_made(cli, tmp_path: Path) -> None:
+    """Its profile and preset, not those that its name would choose anew."""
+    root = tmp_path / "root"
+    state = root / ".layout/jails"
+    state.mkdir(parents=True)
+    for path in (root, root / ".layout", state):
+        path.chmod(0o700)
+    record = 'preset = "classic"\nmanage = "boot"\ncreated = "2026-01-01T00:00:00Z"\n'
+    for name, profile, kind in (("web", "bind", "shared"), ("demo", "svc", "service")):
+        words = f'name = "{name}"\nprofile = "{profile}"\nkind = "{kind}"\nplatform = "linux"\n'
+        (state / f"{name}.toml").write_text(words + record)
+    done = cli("--root", root, "render", "jail.conf", "web")
+    assert done.code == 0, done
+    assert 'ip4.addr = "lo0|127.0.3.53/32"' in done.out
+    assert cli("--root", root, "render", "rc.conf", "demo").out == (
+        'demo_svcj="YES"\ndemo_svcj_options="net_basic"\n'
+    )
+    refused = cli("--root", root, "render", "jail.conf", "demo")
+    assert (refused.code, "a jail of kind service: demo" in refused.err) == (2, True)
+    table = cli("--root", root, "fstab", "--platform", "freebsd", "web").out
+    assert [line.split()[3] for line in table.splitlines()][:3] == ["ro", "ro", "rw"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "lacking"),
+    [
+        ("nft", "web", "web: the host's network, no network.gateway"),
+        ("nft", "bind", "bind: the host's network, no network.gateway"),
+        ("pf.conf", "bind", "bind: no redirect and no network.nat"),
+        ("ipnat", "bind", "bind: no redirect and no network.nat"),
+    ],
+)
+def test_rules_that_would_do_nothing_are_not_rendered(
+    cli, tmp_path: Path, kind: str, name: str, lacking: str
+) -> None:
+    done = cli("--root", tmp_path / "root", "render", kind, name)
+    assert (done.code, done.out) == (2, "")
+    assert lacking in done.err
+    assert cli("--root", tmp_path / "root", "render", kind if kind == "nft" else "pf.conf", "full").code == 0

@@ -20,6 +20,13 @@ from layout.host import hostfiles, locks, records
 from layout.host.beneath import Dir
 
 _EXECUTABLE = (b"\x7fELF", b"#!")
+_INSTEAD = {
+    Kind.SHARED: "layout manage {name}; for packages of all jails: layout manage --base",
+    Kind.FULL: "its own root updates it; from outside: layout manage {name}",
+    Kind.THIN: "its files are the host's: update them there, then layout restart {name}",
+    Kind.SERVICE: "its files are the host's: update them there, then restart the service",
+}
+"""What to do with a jail of another kind."""
 
 
 class Updated(msgspec.Struct, frozen=True):
@@ -40,7 +47,7 @@ def update(context: Context, plan: JailPlan, file: str, target: str, tell: Tell)
     come up, the file from before is back and started. Raises UsageError, LayoutError.
     """
     if plan.jail.kind is not Kind.OSLESS:
-        hint = f"layout manage {plan.jail.name}"
+        hint = _INSTEAD[plan.jail.kind].format(name=plan.jail.name)
         raise UsageError(plan.jail.name, f"kind {plan.jail.kind}", "kind osless", hint)
     name = plan.jail.name
     path, mode = _target(plan, target)

@@ -11,7 +11,7 @@ from layout.actions.context import Choice
 from layout.cli.app import ForPlatform, Globals, Names, WithManage, WithPreset, app, globals_of
 from layout.cli.output import plural
 from layout.core.errors import UsageError
-from layout.core.model import Platform, Preset
+from layout.core.model import JailPlan, Platform, Preset
 
 
 class Artefact(StrEnum):
@@ -131,6 +131,12 @@ def _rules(
         plans = context.described(names or [], Choice(platform=platform, preset=preset))
     text = ""
     for plan in plans:
+        lacking = _no_rules(plan, kind)
+        if lacking:
+            if names:
+                hint = f"its profile says what there is: layout profile show {plan.jail.profile}"
+                raise UsageError(f"layout render {kind}", f"{plan.jail.name}: {lacking}", "rules to make", hint)
+            continue
         if kind is Artefact.NFT:
             text += nftables.render(plan.jail, nftables.link_name(context.site, plan.jail.name))
         elif kind is Artefact.PF_CONF:
@@ -138,6 +144,15 @@ def _rules(
         else:
             text += packetfilter.render_ipnat(plan)
     _print(found, text)
+
+
+def _no_rules(plan: JailPlan, kind: Artefact) -> str:
+    """Return why a jail has no rules; empty when it has some. An empty set would look as if it did something."""
+    network = plan.jail.settings.network
+    if kind is Artefact.NFT:
+        # They are about the link of a network of its own: without one they would be about no interface.
+        return "" if network.gateway else "the host's network, no network.gateway"
+    return "" if network.nat or plan.jail.settings.redirect else "no redirect and no network.nat"
 
 
 def _host_script(found: Globals, names: list[str] | None, template: str) -> None:
