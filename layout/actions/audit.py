@@ -257,7 +257,9 @@ class _Audit:
         names = tuple(dict.fromkeys(self.interpreters))
         if self.jail.kind is Kind.SERVICE:
             yield Residue("interpreters", "all of the host, whose tree is the jail's as well")
-            yield Residue("files", "setuid files, devices and sockets of the host are there, and not listed here")
+            yield Residue(
+                "files", "setuid files, devices and sockets of the host are there, and not listed here"
+            )
         elif names:
             yield Residue("interpreters", "run whatever a file says, also one that can be written", names)
         if self.jail.platform is Platform.LINUX:

@@ -56,7 +56,7 @@ def _planned(plan: JailPlan) -> Privileges:
     confinement: tuple[str, ...] = ("when it runs: no_new_privs, namespaces of its own",)
     if plan.jail.kind is Kind.SERVICE:
         return _unit(plan, _network(settings))
-    elif plan.jail.kind is Kind.FULL:
+    if plan.jail.kind is Kind.FULL:
         confinement = ("when it runs: namespaces of its own; no_new_privs under bwrap only",)
     devices = tuple(
         Reachable(f"/dev/{name}", f"character {major}:{minor}, when it runs", works=True)
@@ -70,7 +70,7 @@ def _planned(plan: JailPlan) -> Privileges:
 
 
 def _unit(plan: JailPlan, network: tuple[str, ...]) -> Privileges:
-    """Return what is known of a service that does not run: it has what its unit says, less what the drop-in takes."""
+    """Return what a service that does not run will have: its unit's, less what the drop-in takes."""
     shown = f"layout render dropin {plan.jail.name}"
     own = Capability("those of its unit", f"less what the drop-in takes: {shown}")
     return Privileges((own,), (f"when it runs: what the drop-in takes ({shown})",), network, ())

@@ -117,16 +117,20 @@ class Context(msgspec.Struct):
                 self.site.root, "no such directory", "the root of all jails", "layout init NAME makes it"
             ) from None
 
+    def state(self, root: Dir) -> Dir:
+        """Open layout's own records in ROOT. Raises LayoutError when init has not made any."""
+        try:
+            return root.open(".layout")
+        except FileNotFoundError:
+            raise LayoutError(
+                self.site.root, "no jails", "some made by layout init", "layout init NAME"
+            ) from None
+
     def jails(self, names: Iterable[str]) -> list[JailPlan]:
         """Return the plans of these jails, of all when none is named. Raises LayoutError."""
         wanted = [check_name(name) for name in dict.fromkeys(names)]
         with self.open() as root:
-            try:
-                state = root.open(".layout")
-            except FileNotFoundError:
-                raise LayoutError(
-                    self.site.root, "no jails", "some made by layout init", "layout init NAME"
-                ) from None
+            state = self.state(root)
             with state:
                 found = [self._record(state, name) for name in wanted] if wanted else records.jails(state)
         return [self.plan_jail(self.recorded(record)) for record in found]
@@ -136,7 +140,7 @@ class Context(msgspec.Struct):
         """Be the only run that changes ROOT. Raises LayoutError that names who has the lock."""
         with (
             self.open() as root,
-            root.open(".layout") as state,
+            self.state(root) as state,
             locks.held(state, locks.ROOT, "to be the only run that changes ROOT"),
         ):
             yield

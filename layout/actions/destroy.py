@@ -29,7 +29,7 @@ def destroy(context: Context, name: str) -> int:
     session is open.
     """
     check_name(name)
-    with context.open() as root, root.open(".layout") as state:
+    with context.open() as root, context.state(root) as state:
         record = records.jail(state, name)
         if record is None:
             raise LayoutError(name, "no such jail", "one that layout made", "layout status lists them")

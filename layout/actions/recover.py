@@ -18,7 +18,7 @@ def recover(context: Context) -> list[str]:
     unfinished is not being worked on.
     """
     done: list[str] = []
-    with context.open() as root, root.open(".layout") as state:
+    with context.open() as root, context.state(root) as state:
         if finish_commit(root, state):
             done.append("base: finished, it was complete but not in its place")
         done += clean(root, state, context.site.etc)

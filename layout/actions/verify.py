@@ -61,7 +61,7 @@ def _plans(context: Context, wanted: Sequence[str]) -> tuple[list[JailPlan], dic
     """Return the plans of jails, and a finding for each that has no plan."""
     plans = []
     broken: dict[str, Finding] = {}
-    with context.open() as root, root.open(".layout") as state:
+    with context.open() as root, context.state(root) as state:
         known = dict.fromkeys(records.jail_names(root))
         for name in wanted or known:
             if name not in known:
@@ -98,7 +98,7 @@ def _verified(
     """Make every wanted check. Raises LayoutError, OSError when ROOT itself cannot be looked at."""
     live = Live(table.read())
     jails = {name: [finding] for name, finding in broken.items()}
-    with context.open() as root, root.open(".layout") as state:
+    with context.open() as root, context.state(root) as state:
         scene = Scene(context, plans, root, state, live, quick=When.FULL not in wanted, tell=tell)
         with scene.observer:
             for index, plan in enumerate(plans):

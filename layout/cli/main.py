@@ -54,6 +54,7 @@ def hoist(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit status: 0 as promised, 1 not so, 2 wrong usage or input."""
     output = Output()
+    rest: list[str] = []
     try:
         ours, rest = hoist(argv)
         return _call([*ours, *rest], rest[0] if rest else "")
@@ -61,9 +62,8 @@ def run(argv: Sequence[str]) -> int:
         output.error(error)
         return error.exit_code
     except KeyboardInterrupt:
-        output.error(
-            LayoutError("layout", "an interrupt", "to finish", "run the same command again: it goes on")
-        )
+        hint = "run the same command again: what was begun goes on"
+        output.error(LayoutError(rest[0] if rest else "layout", "an interrupt", "to finish", hint))
         return 130
     except BrokenPipeError:
         from layout.host import hostfiles
@@ -106,9 +106,8 @@ def _call(argv: list[str], command: str) -> int:
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "layout"
             where = command.partition(" ")[2] or "command line"
-            raise UsageError(
-                where, _lower(error.format_message()), "other words", f"{command} --help"
-            ) from None
+            found, hint = _wrong_words(error.format_message(), f"{command} --help")
+            raise UsageError(where, found, "words as in its help", hint) from None
         if type(error).__name__ == "Abort":
             raise KeyboardInterrupt from None
         if hasattr(error, "exit_code"):
@@ -135,6 +134,9 @@ def _narrowed(app: typer.Typer, command: str) -> typer.Typer:
     return narrowed
 
 
-def _lower(text: str) -> str:
-    text = text.rstrip(".")
-    return text[:1].lower() + text[1:]
+def _wrong_words(said: str, help_: str) -> tuple[str, str]:
+    """Return what is wrong with the words, on one line, and the next step: what may have been meant."""
+    text, guess, meant = " ".join(said.split()).partition(". Did you mean ")
+    text = text.rstrip(".").replace(". Choose from: ", ": one of ")
+    hint = f"did you mean {meant.rstrip('?')}? {help_}" if guess else help_
+    return text[:1].lower() + text[1:], hint

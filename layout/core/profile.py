@@ -65,6 +65,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `\$\.?(?P<at>.*)`)?")
+_MISSING = re.compile(r"Object missing required field `(?P<key>[^`]*)`(?: - at `\$\.?(?P<at>.*)`)?")
 _MODE = re.compile(r"0?[0-7]{3,4}")
 
 
@@ -81,6 +82,11 @@ def decode(data: dict[str, Any], kind: type[T], name: str) -> T:
 
 def _explain(text: str, kind: type[msgspec.Struct], name: str) -> UsageError:
     unknown = _UNKNOWN.match(text)
+    missing = _MISSING.match(text)
+    if missing is not None:
+        where = f"{name}: {missing['at']}" if missing["at"] else name
+        hint = "layout profile schema; an example: layout profile show default"
+        return UsageError(where, f"no key {missing['key']!r}", "every key that has no default", hint)
     if unknown is None:
         message, _, at = text.partition(" - at ")
         where = at.strip("`").removeprefix("$").lstrip(".")

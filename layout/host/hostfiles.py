@@ -24,7 +24,8 @@ def read_text(path: str) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise LayoutError(path, error.strerror or "an error", "a readable file") from None
+        hint = "run it as root" if error.errno == errno.EACCES and os.geteuid() else ""
+        raise LayoutError(path, (error.strerror or "an error").lower(), "a readable file", hint) from None
     with os.fdopen(fd, "rb") as file:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):

@@ -57,7 +57,9 @@ def _take(state: Dir, name: str, path: str, what: str) -> int:
         except OSError as error:
             if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
                 os.close(fd)
-                raise LayoutError(path, error.strerror or "an error", "a lock that can be taken") from None
+                raise LayoutError(
+                    path, (error.strerror or "an error").lower(), "a lock that can be taken"
+                ) from None
             who = _text(fd)
             if who or tries == _PATIENCE:
                 os.close(fd)

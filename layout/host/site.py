@@ -76,7 +76,7 @@ def check_parents(root: str) -> None:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise UsageError(path, error.strerror or "an error", "a directory") from None
+            raise UsageError(path, (error.strerror or "an error").lower(), "a directory") from None
         if stat.S_ISLNK(found.st_mode):
             raise UsageError(
                 path,

@@ -197,7 +197,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, base: Path, source: str) -
         log = top / f"log-{point}"
         with log.open("wb") as file:
             assert end(child(words, interrupt, file.fileno())) == 130
-        assert log.read_text().startswith("layout: layout: found an interrupt")
+        assert log.read_text().startswith("layout: init: found an interrupt")
         assert log.read_text().count("\n") <= 2
         assert not (top / "root").exists(), (point, seen[point - 3 : point + 3])
 

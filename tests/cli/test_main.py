@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from layout.cli.main import hoist, run
@@ -36,11 +38,13 @@ def test_an_option_without_its_value_is_refused() -> None:
         (["frobnicate"], "layout: command line: found no such command 'frobnicate'"),
         (["verify", "--bogus"], "layout: verify: found no such option"),
         (["init"], "layout: init: found missing argument"),
+        (["verifi"], "hint: did you mean 'verify'? layout --help\n"),
+        (["render"], "found missing argument 'kind': one of fstab, jail.conf, "),
         (["init", "a", "--preset", "soft"], "'classic', 'hardened'"),
         (["fstab", "--install", "--remove"], "layout: layout fstab: found --install and --remove"),
         (["render", "poem"], "layout: render: found"),
     ],
-    ids=["command", "option", "argument", "value", "both", "kind"],
+    ids=["command", "option", "argument", "guess", "choices", "value", "both", "kind"],
 )
 def test_wrong_words_are_an_error_with_a_hint_and_status_2(
     argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
@@ -50,6 +54,27 @@ def test_wrong_words_are_an_error_with_a_hint_and_status_2(
     assert out == ""
     assert said in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", [["destroy", "a"], ["recover"], ["status"], ["verify"], ["stop", "a"]])
+def test_where_init_never_ran_that_is_said(cli, tmp_path: Path, words: list[str]) -> None:
+    """A directory with a profile in it, and nothing that layout made."""
+    root = tmp_path / "root"
+    (root / "etc/profiles").mkdir(parents=True)
+    done = cli("--root", root, *words)
+    assert done.code == 1
+    said = done.out if words == ["verify"] else done.err
+    assert f"{root}: found no jails, expected some made by layout init\n" in said
+    assert "hint: layout init NAME" in said
+
+
+@pytest.mark.parametrize("group", [[], ["base"], ["base", "build"], ["profile"]], ids=" ".join)
+def test_every_command_is_told_on_one_whole_line_of_the_help(cli, group: list[str]) -> None:
+    done = cli(*group, "--help")
+    assert done.code == 0
+    listed = done.out.partition("Commands:")[2].splitlines()
+    assert listed
+    assert [line for line in listed if line.endswith("...")] == []
 
 
 def test_no_words_at_all_print_the_help_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ def advise(
     ctx: typer.Context,
     program: Annotated[str, typer.Argument(help="Its absolute path.", show_default=False)],
 ) -> None:
-    """Look at a program without running it, and propose a profile: the profile on stdout, why on stderr."""
+    """Look at a program and propose a profile, without running it. The profile on stdout, why on stderr."""
     from layout.actions.advise import propose
 
     output = globals_of(ctx).output

@@ -40,7 +40,7 @@ def build_debian(
     ] = "minbase",
     fresh: Annotated[bool, typer.Option("--fresh", help="Build it even if it was built before.")] = False,
 ) -> None:
-    """Build a Debian base with mmdebstrap; the same inputs are built once."""
+    """Build a Debian base with mmdebstrap. The same inputs are built once."""
     from layout.actions import debian as action
 
     found = globals_of(ctx)
@@ -69,7 +69,7 @@ def build_archive(
     ],
     output: Target,
 ) -> None:
-    """Unpack an archive where it can do no harm, check it, and pack what a base takes of it."""
+    """Pack what a base takes of an archive. It is unpacked where it can do no harm, and checked."""
     _pack(ctx, archive, "archive", output)
 
 
@@ -107,7 +107,7 @@ def _pack(ctx: typer.Context, source: str, kind: str, output: str) -> None:
 
 @bases.command("list")
 def base_list(ctx: typer.Context) -> None:
-    """Print the base of ROOT with where it came from, and the archives in the cache."""
+    """Print the base of ROOT, where it is from, and what the cache has."""
     from layout.actions import bases as action
     from layout.actions.debian import cached
 
@@ -163,7 +163,7 @@ def base_verify(
         bool, typer.Option("--update", help="Accept what is there now: write the manifests anew.")
     ] = False,
 ) -> None:
-    """Compare every file of mroot and skel with the manifest made with the base."""
+    """Compare every file of mroot and skel with the base's manifest."""
     from layout.actions import bases as action
     from layout.cli import report
 
@@ -191,7 +191,7 @@ def base_verify(
 
 @bases.command("merge")
 def base_merge(ctx: typer.Context, names: Names = None) -> None:
-    """Bring what sessions in the base changed to jails that do not have it yet."""
+    """Bring what sessions in the base changed to jails that lack it."""
     from layout.actions.manage_base import merge_base
     from layout.cli import report
 

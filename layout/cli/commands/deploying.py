@@ -19,7 +19,7 @@ def update(
         typer.Argument(help="What it replaces instead, as the jail sees it: etc/x.conf.", show_default=False),
     ] = "",
 ) -> None:
-    """Replace the program of an OS-less jail, start it again; go back if it does not come up."""
+    """Replace the program of an OS-less jail and start it again. Go back if it does not come up."""
     from layout.actions.kinds import osless_update
     from layout.host import hostfiles
 

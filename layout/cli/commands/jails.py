@@ -85,7 +85,7 @@ def _say_running(found: Globals, name: str, state: Running) -> None:
 
 @app.command()
 def stop(ctx: typer.Context, names: NewNames) -> None:
-    """Stop the services of jails, each by its own signal; nothing of them is left."""
+    """Stop the services of jails, each by its own signal. Nothing of them is left."""
     from layout.actions import running
 
     found = globals_of(ctx)
@@ -177,7 +177,7 @@ def execute(
         list[str] | None, typer.Argument(help="-- CMD...: run this instead of a shell.", show_default=False)
     ] = None,
 ) -> None:
-    """Run a command in a running jail, with no more rights than it has."""
+    """Run a command in a running jail, with its rights and no more."""
     from layout.actions import running
 
     found = globals_of(ctx)

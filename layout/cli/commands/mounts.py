@@ -32,7 +32,7 @@ def umount(
     names: Names = None,
     manage: Annotated[bool, typer.Option("--manage", help="Only the writable halves.")] = False,
 ) -> None:
-    """Unmount jails, deepest mount first; never lazily, never by force."""
+    """Unmount jails, deepest mount first. Never lazily, never by force."""
     from layout.actions import mounting, running
 
     def work(context: Context, plans: Sequence[JailPlan]) -> list[str]:

@@ -27,7 +27,7 @@ def audit(ctx: typer.Context, names: Names = None) -> None:
 
 @app.command()
 def selftest(ctx: typer.Context) -> None:
-    """Attack jails made for it, on this kernel, in a throw-away root: tried, blocked, residue."""
+    """Attack jails made for it, in a throw-away root. Real attacks, on this kernel."""
     from layout.actions import selftest as action
     from layout.cli import proof
 

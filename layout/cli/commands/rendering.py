@@ -135,7 +135,9 @@ def _rules(
         if lacking:
             if names:
                 hint = f"its profile says what there is: layout profile show {plan.jail.profile}"
-                raise UsageError(f"layout render {kind}", f"{plan.jail.name}: {lacking}", "rules to make", hint)
+                raise UsageError(
+                    f"layout render {kind}", f"{plan.jail.name}: {lacking}", "rules to make", hint
+                )
             continue
         if kind is Artefact.NFT:
             text += nftables.render(plan.jail, nftables.link_name(context.site, plan.jail.name))
@@ -147,7 +149,7 @@ def _rules(
 
 
 def _no_rules(plan: JailPlan, kind: Artefact) -> str:
-    """Return why a jail has no rules; empty when it has some. An empty set would look as if it did something."""
+    """Return why a jail has no rules, or "": an empty set would look as if it did something."""
     network = plan.jail.settings.network
     if kind is Artefact.NFT:
         # They are about the link of a network of its own: without one they would be about no interface.

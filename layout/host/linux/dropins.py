@@ -75,7 +75,7 @@ def _read(path: str) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise LayoutError(path, error.strerror or "an error", "a readable file") from None
+        raise LayoutError(path, (error.strerror or "an error").lower(), "a readable file") from None
 
 
 class Analysis(NamedTuple):

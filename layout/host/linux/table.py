@@ -17,7 +17,7 @@ def read_bytes(path: str = PATH) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise LayoutError(
-            path, error.strerror or "an error", "the mount table", "is /proc mounted?"
+            path, (error.strerror or "an error").lower(), "the mount table", "is /proc mounted?"
         ) from None
     try:
         pieces = []

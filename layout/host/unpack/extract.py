@@ -316,7 +316,7 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _failed(path: bytes, error: OSError) -> LayoutError:
-    reason = error.strerror or str(error)
+    reason = (error.strerror or str(error)).lower()
     hint = "free some space and run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
     return LayoutError(
         os.fsdecode(path), f"{reason} while writing it", "a file system that takes the archive", hint
