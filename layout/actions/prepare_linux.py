@@ -98,6 +98,16 @@ class Decided:
         """Descriptors that `prepare` opens for `become`."""
         return []
 
+    @property
+    def filtered(self) -> bool:
+        """A filter keeps the jail from making user namespaces: it has none whose limit could be 0."""
+        return self.become is None and not self.spec.shift
+
+    @property
+    def limited(self) -> bool:
+        """The engine makes the user namespace itself: its limit is set once it is there."""
+        return self.become is None and bool(self.spec.shift) and not ENGINES[self.engine].JOINS_NAMESPACE
+
     def joined(self, namespace: int) -> int:
         """Return the user namespace that the engine is started in, -1 for the host's."""
         return namespace if ENGINES[self.engine].JOINS_NAMESPACE else -1

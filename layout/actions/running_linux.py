@@ -11,7 +11,7 @@ from msgspec import structs
 
 from layout.actions import mounting, mounting_linux, network_linux, prepare_linux, running_unit
 from layout.actions.context import Context
-from layout.core.compare import Live
+from layout.core.compare import Live, is_view
 from layout.core.errors import LayoutError, UsageError
 from layout.core.model import JailPlan, Kind, Mount
 from layout.core.running import ProcessId, Running, RunRecord
@@ -179,8 +179,27 @@ def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
         return []
     service = plan.jail.settings.service
     return list(
-        standing.drift(daemon, plan.tables.jail, service.capabilities, setuid=plan.jail.kind is Kind.FULL)
+        standing.drift(
+            daemon,
+            plan.tables.jail,
+            service.capabilities,
+            _sources(context, plan),
+            setuid=plan.jail.kind is Kind.FULL,
+        )
     )
+
+
+def _sources(context: Context, plan: JailPlan) -> dict[str, tuple[int, int]]:
+    """Return device and inode of what the jail's mounts have to show, by target: of what is below ROOT."""
+    above = f"{context.site.root}/"
+    found = {}
+    with context.open() as root:
+        for mount in plan.tables.jail:
+            if is_view(mount) and mount.source.startswith(above):
+                status = root.lstat(mount.source[len(above) :])
+                if status is not None:
+                    found[mount.target] = status.st_dev, status.st_ino
+    return found
 
 
 def leftovers(context: Context, plan: JailPlan) -> bool:
@@ -284,6 +303,7 @@ def _launch(
             (namespace,) if namespace >= 0 else (),
             spec.become,
             spec.held,
+            spec.filtered,
         )
         with launch.launch(wanted) as prepared:
             known = procs.identify(prepared.pid)
@@ -335,6 +355,8 @@ def _wait_until_ready(
             seen = seen or time.monotonic()
             if not tight:
                 enter.forbid_programs(engine.pid, spec.tightened)
+                if spec.limited:
+                    enter.forbid_namespaces(engine.pid)
                 tight = True
             if not asked and time.monotonic() - seen >= _SETTLE:
                 return

@@ -64,10 +64,7 @@ def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
         return []
     settings = plan.jail.settings.osless
     status = procs.status(found.pid)
-    open_ = []
-    if namespaces_filter.is_known() and status.get("Seccomp") == "0":
-        open_ = [(f"process {found.pid}", "Seccomp 0", "no user namespaces: Seccomp 2")]
-    return open_ + [
+    return [
         (f"process {found.pid}", f"{key} {' '.join(set(status[key].split()))}", f"{key} {wanted}")
         for key, wanted in (("Uid", settings.uid), ("Gid", settings.gid))
         if key in status and set(status[key].split()) != {str(wanted)}

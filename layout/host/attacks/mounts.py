@@ -81,6 +81,9 @@ def mount(place: Place) -> None:
 
 
 def own_namespace(place: Place) -> str:
+    def of_users() -> None:
+        check(libc.unshare(_NEW_USERS), "unshare")
+
     def remounted(flags: int) -> None:
         check(libc.unshare(flags), "unshare")
         _mount(b"none", "/", None, _PRIVATE)
@@ -91,6 +94,8 @@ def own_namespace(place: Place) -> str:
         (
             ("of users and mounts", lambda: _in_child(lambda: remounted(_NEW_USERS | _NEW_MOUNTS))),
             ("of mounts", lambda: remounted(_NEW_MOUNTS)),
+            # Good for a user who is not root of the jail: he may mount memory there, and execute from it.
+            ("of users", lambda: _in_child(of_users)),
         )
     )
 

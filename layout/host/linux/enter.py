@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from layout.core.errors import LayoutError
 from layout.host import forked
-from layout.host.linux import confined, namespaces_filter, process, procs, syscalls
+from layout.host.linux import confined, launch, namespaces_filter, process, procs, syscalls
 from layout.host.standard import Standard
 
 _JOINED = (
@@ -93,8 +93,7 @@ class Entry:
         else:
             process.become_user(*self.user, ())
         process.forbid_new_privileges()
-        if self.user is not None:
-            namespaces_filter.apply()
+        namespaces_filter.apply()
         process.die_with_parent(keeper)
         for fd in self.descriptors:
             os.close(fd)
@@ -157,6 +156,27 @@ def forbid_programs(engine: int, paths: tuple[str, ...]) -> None:
     if status:
         found = os.strerror(status) if status > 0 else "an interrupt"
         raise LayoutError(" ".join(paths), found.lower(), "to forbid programs there")
+
+
+def forbid_namespaces(engine: int) -> None:
+    """Let nobody make a user namespace below that of a jail. Raises LayoutError."""
+    first = procs.first_of_jail(engine)
+    if first is None:  # it has ended, which is for others to tell
+        return
+    status = os.waitstatus_to_exitcode(os.waitpid(forked.fork(lambda: _limit(first)), 0)[1])
+    if status:
+        found = os.strerror(status) if status > 0 else "an interrupt"
+        raise LayoutError("user.max_user_namespaces", found.lower(), "to set it to 0 in the jail")
+
+
+def _limit(first: int) -> int:
+    try:
+        target = os.open(f"/proc/{first}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        syscalls.setns(target, syscalls.CLONE_NEWUSER)
+        launch.forbid_namespaces()
+    except OSError as error:
+        return error.errno or 1
+    return 0
 
 
 def _forbid(first: int, paths: tuple[str, ...]) -> int:

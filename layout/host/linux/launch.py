@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from layout.core.errors import LayoutError
 from layout.host import forked
-from layout.host.linux import confined, process, syscalls
+from layout.host.linux import confined, namespaces_filter, process, syscalls
 
 _PROC = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 _LIMIT = 32768
@@ -47,6 +47,8 @@ class Launch:
     """What becomes the engine; None: the program in `argv`."""
     held: list[int] = field(default_factory=list)
     """Descriptors that `prepare` opens for `become`."""
+    filtered: bool = False
+    """Neither the engine nor what it starts can make a user namespace."""
 
 
 class Prepared:
@@ -153,6 +155,8 @@ def _become(wanted: Launch, channel: socket.socket) -> int:
         keep = {channel.fileno(), *wanted.held}
         if wanted.namespace >= 0:
             become_root_of(wanted.namespace)
+        if wanted.filtered:
+            namespaces_filter.apply()
         process.close_descriptors(keep)
         forked.restore_default_signals()
         if wanted.become is not None:
@@ -182,13 +186,21 @@ def become_root_of(namespace: int) -> None:
     os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    # No user namespaces below this one: each is a way to reach more of the kernel.
     with contextlib.suppress(OSError):
-        fd = os.open("/proc/sys/user/max_user_namespaces", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, b"0")
-        finally:
-            os.close(fd)
+        forbid_namespaces()
+
+
+def forbid_namespaces() -> None:
+    """Let no user namespace be made below this one. Raises OSError.
+
+    Each is a way to reach more of the kernel. In one of its own a user may also mount memory there,
+    write to it and execute from it.
+    """
+    fd = os.open("/proc/sys/user/max_user_namespaces", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, b"0")
+    finally:
+        os.close(fd)
 
 
 def user_namespace(base: int, count: int) -> int:

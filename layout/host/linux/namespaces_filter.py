@@ -1,7 +1,7 @@
 """A filter of system calls that keeps a process, and whatever it starts, from making a user namespace.
 
 In one of its own, a user without any capability may mount a memory file system, write to it and execute from
-it. Where layout keeps a jail in a user namespace, the limit of that is 0; without one, this filter says no.
+it. Where a jail is in a user namespace, the limit of that is 0; without one, this filter says no.
 Source: seccomp(2), and the tables of system calls in asm/unistd.h.
 """
 
@@ -24,11 +24,11 @@ _X32 = 0x40000000
 _CLONE3 = 435
 _NEW_USER = 0x10000000
 _MACHINES = {
-    "x86_64": (0xC000003E, 56, 272),
-    "aarch64": (0xC00000B7, 220, 97),
-    "riscv64": (0xC00000F3, 220, 97),
+    "x86_64": ((0xC000003E, 56, 272), (0x40000003, 120, 310)),
+    "aarch64": ((0xC00000B7, 220, 97), (0x40000028, 120, 337)),
+    "riscv64": ((0xC00000F3, 220, 97),),
 }
-"""AUDIT_ARCH_*, and the numbers of clone and unshare."""
+"""AUDIT_ARCH_*, and the numbers of clone and unshare; then the same for 32-bit programs."""
 
 
 class _Program(ctypes.Structure):
@@ -45,10 +45,15 @@ def program(machine: str) -> bytes:
 
     Calls of another machine's set of numbers are refused. Raises KeyError for a machine without a filter.
     """
-    audit, clone, unshare = _MACHINES[machine]
-    lines = (
+    lines = [line for numbers in _MACHINES[machine] for line in _block(*numbers)]
+    return b"".join(struct.pack("=HBBI", *line) for line in [*lines, (_RETURN, 0, 0, _ERRNO | errno.EPERM)])
+
+
+def _block(audit: int, clone: int, unshare: int) -> list[tuple[int, int, int, int]]:
+    """Return the filter for one set of numbers; for another one it goes on behind it."""
+    return [
         (_LOAD, 0, 0, _MACHINE),
-        (_EQUAL, 0, 9, audit),  # another one: refuse
+        (_EQUAL, 0, 10, audit),  # another one: the next block
         (_LOAD, 0, 0, _NUMBER),
         (_AT_LEAST, 7, 0, _X32),  # refuse
         (_EQUAL, 5, 0, _CLONE3),  # its flags lie in memory: libraries take clone when there is none
@@ -59,12 +64,14 @@ def program(machine: str) -> bytes:
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
         (_RETURN, 0, 0, _ERRNO | errno.EPERM),
-    )
-    return b"".join(struct.pack("=HBBI", *line) for line in lines)
+    ]
 
 
 def apply() -> bool:
-    """Put this process under the filter, after no_new_privs; False where there is none. Raises OSError."""
+    """Put this process under the filter; False where there is none. Raises OSError.
+
+    It needs no_new_privs or CAP_SYS_ADMIN.
+    """
     if not is_known():
         return False
     code = program(os.uname().machine)

@@ -235,7 +235,7 @@ def held_outside(pid: int) -> tuple[list[Attempt], int]:
     """
     ids = {mount.mount_id for mount in mounts_of(pid)}
     found, looked = [], 0
-    for number in _processes_of(pid):
+    for number in procs.of_jail(pid):
         try:
             # One that has made a namespace below the jail's may have mounts of its own, too.
             known = ids | {mount.mount_id for mount in mounts_of(number)}
@@ -250,18 +250,6 @@ def held_outside(pid: int) -> tuple[list[Attempt], int]:
                 outcome = f"a directory outside as {what}"
                 found.append(Attempt("A6", "descriptor", f"process {number}", "/", outcome))
     return found, looked
-
-
-def _processes_of(pid: int) -> list[int]:
-    """Return a process, all below it, and all others that see its mounts."""
-    own = procs.namespace(pid, "mnt")
-    found = dict.fromkeys([pid, *procs.descendants(pid)])
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if procs.namespace(name, "mnt") == own:
-                    found[int(name)] = None
-    return list(found)
 
 
 def _leads_outside(path: str, ids: set[int]) -> bool:

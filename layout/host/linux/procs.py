@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -146,6 +147,19 @@ def daemon_of(engine: int) -> int | None:
 def namespace(pid: int | str, kind: str) -> str:
     """Return the identity of a namespace, such as 'mnt:[4026531840]'. Raises OSError."""
     return os.readlink(f"/proc/{pid}/ns/{kind}")
+
+
+def of_jail(pid: int) -> list[int]:
+    """Return a process of a jail, all below it, and all in its mount or pid namespace. Raises OSError."""
+    own = {(kind, namespace(pid, kind)) for kind in ("mnt", "pid")}
+    own -= {(kind, namespace("self", kind)) for kind in ("mnt", "pid")}
+    found = dict.fromkeys([pid, *descendants(pid)])
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if any(namespace(name, kind) == which for kind, which in own):
+                    found[int(name)] = None
+    return list(found)
 
 
 def uid_map(pid: int) -> tuple[int, int, int] | None:

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from layout.core import mountinfo
 from layout.core.errors import LayoutError
 from layout.core.model import Mount
-from layout.host.linux import process, procs, table
+from layout.host.linux import intruders, namespaces_filter, process, procs, table
 
 _CHECKED = ("ro", "nosuid", "nodev", "noexec")
 
 
 def drift(
-    pid: int, mounts: Iterable[Mount], capabilities: Iterable[str], *, setuid: bool = False
+    pid: int,
+    mounts: Iterable[Mount],
+    capabilities: Iterable[str],
+    sources: Mapping[str, tuple[int, int]],
+    *,
+    setuid: bool = False,
 ) -> Iterator[tuple[str, str, str]]:
     """Yield path, what is found and what is expected where the service of a jail has more than it should.
 
     `mounts` are the jail's planned ones, the first its root; `capabilities` what it may keep. A process that
-    has ended meanwhile has nothing. `setuid`: setuid programs may work in it.
+    has ended meanwhile has nothing. `setuid`: setuid programs may work in it. `sources`: device and inode of
+    what targets show. Raises OSError when something could not be looked at.
     """
     status = procs.status(pid)
     if not status:
         return
     allowed = process.capability_mask(name.upper() for name in capabilities)
-    for key in ("CapPrm", "CapEff", "CapInh", "CapAmb"):
-        more = int(status.get(key, "0"), 16) & ~allowed
-        if more:
-            names = ", ".join(name.lower() for name, bit in process.CAPABILITIES.items() if more >> bit & 1)
-            yield f"process {pid}", f"{key} with {names}", "the capabilities of the profile"
+    yield from intruders.more_capabilities(f"process {pid}", status, allowed)
     if status.get("NoNewPrivs") != "1" and not setuid:
         yield f"process {pid}", "no no_new_privs", "no_new_privs"
+    if namespaces_filter.is_known() and status.get("Seccomp") == "0" and _is_of_host(pid):
+        yield f"process {pid}", "Seccomp 0", "no user namespaces: Seccomp 2"
     try:
         found = mountinfo.parse(table.read_bytes(f"/proc/{pid}/mountinfo"))
     except (LayoutError, OSError):
@@ -46,3 +50,17 @@ def drift(
         if lacking:
             where = f"{inside} of process {pid}"
             yield where, f"without {', '.join(lacking)}" if seen else "no mount", ",".join(mount.options)
+    try:
+        yield from intruders.mounts(pid, planned, found, sources)
+        yield from intruders.processes(pid, capabilities, setuid=setuid)
+    except (FileNotFoundError, ProcessLookupError):
+        if procs.identify(pid) is not None:
+            raise
+
+
+def _is_of_host(pid: int) -> bool:
+    """Say whether a process is in our own user namespace; not when it has ended."""
+    try:
+        return procs.namespace(pid, "user") == procs.namespace("self", "user")
+    except OSError:
+        return False

@@ -1,0 +1,173 @@
+"""What root of the host puts into a running jail, where only its own processes see it, is found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from busybox_yard import BUSYBOX, busybox_yard, eventually, profile
+from yard import Yard
+
+from layout.host import forked
+from layout.host.linux import procs, syscalls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.box,
+    pytest.mark.skipif(not BUSYBOX.exists(), reason="needs busybox-static"),
+    pytest.mark.skipif(shutil.which("nsenter") is None, reason="needs util-linux"),
+]
+
+APART = '[linux.service]\ncommand = ["/bin/sleep", "1000"]\n'
+GRADES = {"full": APART, "weak": f'{APART}ports = ["81/tcp"]\n'}
+ENGINES = [
+    pytest.param(name, marks=pytest.mark.skipif(shutil.which(program) is None, reason=f"needs {package}"))
+    for name, program, package in (
+        ("bwrap", "bwrap", "bubblewrap"),
+        ("nspawn", "systemd-nspawn", "systemd-container"),
+    )
+]
+
+
+@pytest.fixture(name="yard", scope="module")
+def _yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+    with busybox_yard(tmp_path_factory.mktemp("intruders"), names=("a",)) as yard:
+        (yard.top / "victim").mkdir()
+        yield yard
+
+
+@contextlib.contextmanager
+def started(yard: Yard, grade: str, engine: str) -> Iterator[int]:
+    """Start jail a; yields its first process."""
+    profile(yard, "default", GRADES[grade])
+    yard.ok("start", "a", "--engine", engine)
+    try:
+        record = (yard.root / ".layout/run/a.toml").read_text()
+        first = procs.first_of_jail(int(record.partition("pid = ")[2].split()[0]))
+        assert first is not None
+        yield first
+    finally:
+        yard.run("stop", "a")
+
+
+def intruders(yard: Yard) -> list[tuple[str, str]]:
+    """Return path and words of what does not belong into jail a, by the quick look that cron takes."""
+    report: Any = json.loads(yard.run("--json", "verify", "--quick", "a").out)
+    found = report["jails"]["a"]["findings"]
+    return [(f["path"].partition(" of process")[0], f["found"]) for f in found if f["code"] == "S3-running"]
+
+
+def within(pid: int, *words: str) -> None:
+    subprocess.run(["nsenter", "-t", str(pid), "-m", "--", "/bin/busybox", *words], check=True)
+
+
+MOUNTS: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "other programs over s": (("-o", "bind,ro", "/bin", "/s/etc"), "/s/etc", "a mount of"),
+    "memory in t": (
+        ("-t", "tmpfs", "-o", "nosuid,nodev,noexec", "x", "/t/tmp"),
+        "/t/tmp",
+        "a mount of tmpfs",
+    ),
+    "the same tree again": (("-o", "bind,ro,nosuid,nodev", "/s", "/s"), "/s", "more than one mount"),
+    "s over t": (("-o", "bind", "/s", "/t"), "/t", "more than one mount"),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("grade", GRADES)
+def test_a_mount_that_only_the_jail_sees_is_found(yard: Yard, engine: str, grade: str) -> None:
+    with started(yard, grade, engine) as first:
+        assert intruders(yard) == []
+        for name, (words, path, found) in MOUNTS.items():
+            within(first, "mount", *words)
+            assert any(p == path and f.startswith(found) for p, f in intruders(yard)), name
+            within(first, "umount", path)
+        assert intruders(yard) == []
+
+
+@pytest.mark.parametrize("where", ["/run", "/dev", "/proc/sys"])
+def test_a_directory_of_the_host_among_the_mounts_of_an_engine_is_found(yard: Yard, where: str) -> None:
+    with started(yard, "weak", "bwrap") as first:
+        tree = syscalls.open_tree(syscalls.AT_FDCWD, bytes(yard.top / "victim"))
+
+        def put() -> int:
+            syscalls.setns(os.open(f"/proc/{first}/ns/mnt", os.O_RDONLY), syscalls.CLONE_NEWNS)
+            syscalls.move_mount(tree, syscalls.AT_FDCWD, where.encode())
+            return 0
+
+        assert os.waitpid(forked.fork(put), 0)[1] == 0
+        os.close(tree)
+        assert [path for path, _ in intruders(yard)] == [where]
+
+
+ENTERED = {
+    ("-m", "-p"): "CapEff with",
+    ("-m",): "no no_new_privs",
+    ("-p",): "the mounts of the host",
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("grade", GRADES)
+def test_a_process_that_has_more_than_the_jail_is_found(yard: Yard, engine: str, grade: str) -> None:
+    with started(yard, grade, engine) as first, contextlib.ExitStack() as stack:
+        before = procs.of_jail(first)
+        for flags in ENTERED:
+            words = ["nsenter", "-t", str(first), *flags, "--", "/bin/sleep", "1000"]
+            intruder = stack.enter_context(subprocess.Popen(words, start_new_session=True))
+            stack.callback(os.killpg, intruder.pid, signal.SIGKILL)
+        assert eventually(lambda: len(procs.of_jail(first)) >= len(before) + len(ENTERED))
+        told = {words for _, words in intruders(yard)}
+        for found in ENTERED.values():
+            assert any(words.startswith(found) for words in told), told
+
+
+def test_who_only_looks_in_is_no_intruder(yard: Yard) -> None:
+    with started(yard, "weak", "bwrap"):
+        others = [yard.process("verify", "a") for _ in range(3)]
+        others.append(yard.process("exec", "a", "--", "/bin/sleep", "1", stdin=subprocess.DEVNULL))
+        begun = time.monotonic()
+        while time.monotonic() - begun < 2:
+            assert intruders(yard) == []
+        for other in others:
+            other.communicate()
+            assert other.returncode == 0
+
+
+UNSHARE = "/bin/busybox unshare -U /bin/busybox true"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("grade", GRADES)
+def test_nobody_in_a_jail_makes_a_user_namespace(yard: Yard, engine: str, grade: str) -> None:
+    """In one of his own, a user could mount memory, write to it and execute from it."""
+    assert subprocess.run(UNSHARE.split(), check=False).returncode == 0  # the control
+    script = f"sleep 1; if {UNSHARE}; then echo made; else echo refused; fi; exec sleep 1000"
+    text = GRADES[grade].replace('"/bin/sleep", "1000"', f'"/bin/sh", "-c", "{script}"')
+    profile(yard, "default", text)
+    log = yard.root / ".layout/log/a.log"
+    log.unlink(missing_ok=True)
+    yard.ok("start", "a", "--engine", engine)
+    try:
+        assert eventually(lambda: last_word(log) in {"made", "refused"})
+        assert last_word(log) == "refused"
+        with yard.process("exec", "a", "--", *UNSHARE.split(), stdin=subprocess.DEVNULL) as done:
+            _, said = done.communicate()
+        assert done.returncode == 1
+        assert "unshare(" in said
+    finally:
+        yard.run("stop", "a")
+
+
+def last_word(log: Path) -> str:
+    return log.read_text().split()[-1] if log.exists() and log.read_text().split() else ""
