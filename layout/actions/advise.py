@@ -40,7 +40,7 @@ def text_of(program: str, advice: Advice) -> str:
     check(decode(advice.profile, Profile, "layout advise"), "layout advise")
     why = next(reason.why for reason in advice.reasons if reason.kind is advice.kind)
     head = [f"Proposed by layout advise {program}: kind {advice.kind}, for", f"{why}."]
-    head += [f"To look at: {note}." for note in advice.notes]
+    head += [f"To look at: {note}{'' if note.endswith('?') else '.'}" for note in advice.notes]
     comments = "".join(f"# {_plain(line)}\n" for line in head)
     return f"{comments}{text}"
 

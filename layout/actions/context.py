@@ -13,7 +13,7 @@ from layout.core.names import check_name
 from layout.core.plan import plan, plan_jail
 from layout.core.profile import Config, Profile, decide
 from layout.core.tables import Template
-from layout.host import locks, records, shipped, site
+from layout.host import locks, privilege, records, shipped, site
 from layout.host.beneath import Dir, open_root
 from layout.host.records import BaseRecord, JailRecord
 
@@ -34,6 +34,8 @@ class Context(msgspec.Struct):
 
     site: Site
     config: Config
+    unread: bool = False
+    """Whether `described` could not read the records, so that all it told is what init would make."""
     _profiles: dict[str, Profile] = {}
     _templates: dict[tuple[Kind, Preset, Platform], Template] = {}
 
@@ -159,12 +161,18 @@ class Context(msgspec.Struct):
         try:
             with open_root(self.site.root) as root, root.open(".layout") as state:
                 known = {record.name: record for record in records.jails(state)}
-        except (FileNotFoundError, PermissionError):
+        except FileNotFoundError:
             pass
+        except PermissionError as error:
+            if not wanted:
+                raise LayoutError(
+                    self.site.root, "no permission to look", "root", privilege.AS_ROOT
+                ) from error
+            self.unread = True
         if not wanted:
             wanted = list(known)
         if not wanted:
-            raise UsageError(self.site.root, "no jails", "the name of a jail", "name one: layout plan NAME")
+            raise UsageError(self.site.root, "no jails", "the name of a jail", "name one")
         return [self.plan_jail(self._described(name, choice, known.get(name))) for name in wanted]
 
     def _described(self, name: str, choice: Choice, record: JailRecord | None) -> Jail:

@@ -22,7 +22,7 @@ from layout.core.model import BaseTree, Below, Entry, HostFile, Jail, JailPlan, 
 from layout.core.names import check_name
 from layout.core.plan import host_files, needs_base
 from layout.core.tables import hand_edited
-from layout.host import hostfiles, locks, records, table
+from layout.host import hostfiles, locks, privilege, records, table
 from layout.host.beneath import Dir, open_root
 from layout.host.records import BASE_RECORD, COMMIT, BaseRecord, CommitRecord, JailRecord
 from layout.host.site import check_parents, running_platform
@@ -440,9 +440,7 @@ def _ensure_state(path: str) -> tuple[Dir, Dir, list[str]]:
         head = path.rpartition("/")[0]
         raise UsageError(head, "no such directory", "the parent of ROOT", f"mkdir -p {head}") from None
     except PermissionError:
-        raise LayoutError(
-            path, "no permission to write", "root", "run it as root, or try: make demo"
-        ) from None
+        raise LayoutError(path, "no permission to write", "root", privilege.AS_ROOT) from None
     except OSError as error:
         if error.errno == errno.EROFS:
             raise LayoutError(

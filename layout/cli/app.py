@@ -8,10 +8,10 @@ from typing import Annotated
 import msgspec
 import typer
 
-from layout.actions.context import Context
+from layout.actions.context import Choice, Context
 from layout.cli.output import Output
 from layout.core.errors import UsageError
-from layout.core.model import Boot, Manage, Platform, Preset
+from layout.core.model import Boot, JailPlan, Manage, Platform, Preset
 
 app = typer.Typer(
     add_completion=False,
@@ -34,6 +34,15 @@ class Globals(msgspec.Struct):
     def context(self, platform: Platform | None = None) -> Context:
         """Find the site."""
         return Context.find(self.root, self.config, platform)
+
+    def described(self, context: Context, names: list[str] | None, choice: Choice) -> list[JailPlan]:
+        """Return the plans of jails, whether they exist or not, and say so when nobody may know that."""
+        plans = context.described(names or [], choice)
+        if context.unread:
+            self.output.note(
+                f"{context.site.root}: no permission to look: told as layout init would make them"
+            )
+        return plans
 
 
 COMMANDS: dict[str, tuple[str, ...]] = {

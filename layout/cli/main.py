@@ -72,12 +72,16 @@ def run(argv: Sequence[str]) -> int:
         hostfiles.discard(sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
+        from layout.host import privilege
+
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         path = "the file system of ROOT" if full else "layout"
         if isinstance(error.filename, str | bytes):
             path = os.fsdecode(error.filename)
         reason = (error.strerror or str(error)).lower()
         hint = "free some space, then run the same command again: it goes on where it stopped" if full else ""
+        if isinstance(error, PermissionError) and not privilege.is_root():
+            hint = privilege.AS_ROOT
         output.error(LayoutError(path, reason, "to be able to go on", hint))
         return 1
     except Exception as error:

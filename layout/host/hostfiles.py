@@ -9,6 +9,7 @@ import stat
 
 from layout.core.errors import LayoutError, UsageError
 from layout.host.beneath import Dir, open_root
+from layout.host.privilege import AS_ROOT, is_root
 
 LIMIT = 16 << 20
 
@@ -24,7 +25,7 @@ def read_text(path: str) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        hint = "run it as root" if error.errno == errno.EACCES and os.geteuid() else ""
+        hint = AS_ROOT if isinstance(error, PermissionError) and not is_root() else ""
         raise LayoutError(path, (error.strerror or "an error").lower(), "a readable file", hint) from None
     with os.fdopen(fd, "rb") as file:
         found = os.fstat(fd)

@@ -7,6 +7,13 @@ import sys
 
 from layout.core.errors import LayoutError
 
+AS_ROOT = "run it as root" + (
+    "; as an ordinary user, for a trial: layout --root DIR init NAME --userns"
+    if sys.platform == "linux"
+    else ""
+)
+"""What to do where only root can."""
+
 
 def is_root() -> bool:
     """Say whether this process is root, of the host or of a user namespace."""
@@ -20,7 +27,7 @@ def require_root() -> None:
             "this command",
             f"user {os.geteuid()}",
             "root",
-            "run it as root; as an ordinary user try: make demo",
+            AS_ROOT,
         )
 
 

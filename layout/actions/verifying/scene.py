@@ -22,7 +22,7 @@ from layout.core.model import Entry, JailPlan, Mount
 from layout.core.plan import needs_base, plan_host, plan_mroot
 from layout.core.probing import inside as probed_path
 from layout.core.running import Running
-from layout.host import locks, records
+from layout.host import locks, privilege, records
 from layout.host.beneath import Dir, Seen, walk
 from layout.host.records import BASE_RECORD, MANIFEST, SKELETON, BaseRecord
 from layout.host.site import running_platform
@@ -257,4 +257,5 @@ def unseen(path: str, problem: OSError | LayoutError) -> Finding:
     """What could not be looked at: that is a failure, not a pass."""
     if isinstance(problem, LayoutError):
         return error("S8-unseen", problem.path, problem.found, problem.expected, problem.hint)
-    return error("S8-unseen", path, (problem.strerror or str(problem)).lower(), "to look at it")
+    hint = "" if privilege.is_root() else privilege.AS_ROOT
+    return error("S8-unseen", path, (problem.strerror or str(problem)).lower(), "to look at it", hint)

@@ -84,7 +84,7 @@ def fstab(
     if remove:
         changed = hostfstab.remove(file or context.site.host_fstab, force=force)
     else:
-        plans = context.described(names or [], Choice(None, platform, preset, manage))
+        plans = found.described(context, names, Choice(None, platform, preset, manage))
         text = hostfstab.table(plans)
         if not install:
             if found.output.json:

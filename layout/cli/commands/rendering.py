@@ -80,11 +80,13 @@ def _one_jail(found: Globals, kind: Artefact, names: list[str], platform: Platfo
     context = found.context(platform)
     if len(names) != 1:
         raise UsageError(f"layout render {kind}", plural(len(names), "name"), "one jail: a file each")
-    (plan,) = context.described(names, Choice(platform=platform))
+    (plan,) = found.described(context, names, Choice(platform=platform))
     known = design_of(plan.jail.kind).artefacts(context, plan)
     if kind not in known:
         words = ", ".join(sorted(known)) or "none of its own"
         hint = "without a name it is the host's" if kind is Artefact.RC_D else ""
+        if kind is Artefact.RC_D and plan.jail.platform is Platform.LINUX:
+            hint += "; --platform freebsd for a jail there"
         what = f"a jail of {plan.jail.platform}, kind {plan.jail.kind}"
         raise UsageError(f"layout render {kind}", what, f"one that has it; this one has {words}", hint)
     _print(found, known[kind]())
@@ -100,7 +102,7 @@ def _jails(
     from layout.core import jailconf
 
     context = found.context(Platform.FREEBSD)
-    plans = context.described(names or [], Choice(preset=preset))
+    plans = found.described(context, names, Choice(preset=preset))
     if any(plan.jail.platform is not Platform.FREEBSD for plan in plans):
         plans = context.described(names or [], Choice(platform=Platform.FREEBSD, preset=preset))
     if kind is Artefact.RC_CONF:
@@ -126,7 +128,7 @@ def _rules(
 
     platform = Platform.LINUX if kind is Artefact.NFT else Platform.FREEBSD
     context = found.context(platform)
-    plans = context.described(names or [], Choice(preset=preset))
+    plans = found.described(context, names, Choice(preset=preset))
     if any(plan.jail.platform is not platform for plan in plans):
         plans = context.described(names or [], Choice(platform=platform, preset=preset))
     text = ""

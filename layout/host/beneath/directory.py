@@ -86,6 +86,7 @@ class Dir:
             case errno.ENOENT:
                 return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.show(path))
             case _:
+                error.filename = self.show(path)
                 return error
         return LayoutError(self.show(path), found, "a directory", "look at it before you move it aside")
 
