@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import msgspec
 
 from layout.core.advise import Advice, Reason, advise
@@ -27,7 +29,8 @@ class Proposal(msgspec.Struct, frozen=True):
 def propose(program: str) -> Proposal:
     """Look at a program of this host, without executing it. Raises UsageError, LayoutError."""
     if not program.startswith("/"):
-        raise UsageError(program, "no absolute path", "the absolute path of a program", "command -v NAME")
+        hint = f'layout advise "$(command -v {shlex.quote(program)})"'
+        raise UsageError(program, "no absolute path", "the absolute path of a program", hint)
     advice = advise(facts_of(program, running_platform()))
     return Proposal(program, advice.kind, advice.reasons, advice.notes, text_of(program, advice))
 

@@ -50,6 +50,8 @@ class Managed:
     changes: list[Change] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What else the administrator should know, such as what a killed session had left."""
+    compared: bool = True
+    """False: nobody looked for changes, and that there are none in the list says nothing."""
 
 
 def manage(

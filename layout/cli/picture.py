@@ -69,6 +69,8 @@ def _jail(output: Output, root: str, plan: JailPlan, live: Live) -> None:
             mark = output.paint(GREEN, "ro") if "ro" in mount.options else output.paint(RED, "rw")
             state = "" if live.at(mount.target) else _absent(plan, side)
             source = mount.source.removeprefix(f"{root}/")
+            if plan.jail.kind is Kind.THIN and source.endswith("/none"):
+                source = "a root of its closure"  # none was made yet, so it has no name
             holds = f"  {' '.join(inside[below])}" if below in inside else ""
             output.result(f"{branch}{label.ljust(28 - len(branch))}{mark}  {source}{holds}{state}")
 

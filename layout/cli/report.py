@@ -87,7 +87,8 @@ def print_changes(output: Output, name: str, outcome: Managed) -> None:
         output.note(note)
     for change in outcome.changes:
         output.note(f"{change.kind:8} {change.path}")
-    output.note(f"{name}: {plural(len(outcome.changes), 'change')} in s and mroot")
+    if outcome.compared:
+        output.note(f"{name}: {plural(len(outcome.changes), 'change')} in s and mroot")
 
 
 def print_base_session(output: Output, outcome: BaseManaged) -> None:

@@ -29,6 +29,9 @@ _SERVES = _words("listen accept accept4 bind recvfrom sd_listen_fds")
 LOADS = "dlopen"
 
 
+_TUNNELS = ("/dev/net/tun", "/dev/tun", "/dev/tap")
+
+
 class Facts(msgspec.Struct, frozen=True):
     """What the file of a program, its package and the host say; nothing was executed for it."""
 
@@ -107,16 +110,18 @@ def _name(facts: Facts) -> str:
 
 def _reasons(facts: Facts) -> tuple[Reason, ...]:
     host = sorted(_HOST & facts.names)
-    needs_host = [f"it names {', '.join(facts.devices)}"] if facts.devices else []
-    needs_host += [f"it calls {', '.join(host)}"] if host else []
     login = sorted(_LOGIN & facts.names)
+    # What logs users in may lead tunnels for them, which is an option: sshd(8).
+    devices = [one for one in facts.devices if not (login and one.startswith(_TUNNELS))]
+    needs_host = [f"it names {', '.join(devices)}"] if devices else []
+    needs_host += [f"it calls {', '.join(host)}"] if host else []
     big = facts.files > MOST_FILES or facts.size > MOST_BYTES
     closure = f"{facts.files} files, {facts.size / 1e6:.1f} MB"
     against_thin = []
     if facts.form == "script":
         against_thin.append(f"it is a script for {facts.interpreter}, whose modules no file names")
     if facts.lacking:
-        against_thin.append(f"its closure cannot be had: {facts.lacking}")
+        against_thin.append(f"its closure cannot be had, for {facts.lacking}")
     if big:
         against_thin.append(f"its closure is large: {closure}")
     if facts.runs:
@@ -137,7 +142,7 @@ def _reasons(facts: Facts) -> tuple[Reason, ...]:
         Reason(
             Kind.FULL,
             bool(login) and not needs_host,
-            f"it lets users log in: {', '.join(login)}" if login else "it lets nobody log in",
+            _full(login, but="; but it asks for what is the host's" if needs_host else ""),
         ),
         Reason(
             Kind.OSLESS,
@@ -151,6 +156,10 @@ def _reasons(facts: Facts) -> tuple[Reason, ...]:
             why="; ".join(against_thin) if against_thin else "it would do, with more around it than it needs",
         ),
     )
+
+
+def _full(login: list[str], but: str) -> str:
+    return f"it lets users log in: {', '.join(login)}{but}" if login else "it lets nobody log in"
 
 
 def _osless(facts: Facts) -> str:
@@ -172,7 +181,8 @@ def _notes(facts: Facts, kind: Kind) -> tuple[str, ...]:
         notes.append(f"the host starts it by {facts.unit}: stop that before the jail is started")
     if facts.setuid:
         notes.append("it is setuid or setgid: that does not work in a jail")
-    if facts.form == "dynamic" and not facts.names & _SERVES:
+    # What serves a port that is known may leave the listening to a library, as named(8) does.
+    if facts.form == "dynamic" and not facts.names & _SERVES and not facts.ports:
         notes.append("it does not seem to listen anywhere: is it a daemon?")
     if kind is Kind.THIN and LOADS in facts.names:
         found = f"proposed: {_some(facts.modules)}" if facts.modules else "none are known: see thin.modules"

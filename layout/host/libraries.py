@@ -183,7 +183,12 @@ class _Builder:
                 break
         else:
             places = "a program" if name.startswith("/") else f"a program in {' '.join(PATH)}"
-            hint = "install it, or give --base a directory or an archive"
+            # An absolute name is that of a profile; the others are those of a base of the host's programs.
+            hint = (
+                "install it"
+                if name.startswith("/")
+                else "install it, or give --base a directory or an archive"
+            )
             raise LayoutError(name, "nothing by that name", places, hint)
         if here.path in needs.programs:
             return

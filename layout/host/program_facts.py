@@ -128,7 +128,9 @@ def _closure(program: str, root: str) -> tuple[Closure | None, str]:
     try:
         return library_closure((program,), root), ""
     except LayoutError as problem:
-        return None, f"{problem.path}: {problem.found}"
+        # 'found that it needs libx.so, which is nowhere' of the error, as a reason.
+        found = problem.found.removeprefix("that ")
+        return None, found if found != problem.found else f"{problem.path} is {found}"
 
 
 def _own_files(program: str, closure: Closure | None, owned: _Owned) -> list[str]:
@@ -136,7 +138,12 @@ def _own_files(program: str, closure: Closure | None, owned: _Owned) -> list[str
     libraries = [one.source for one in closure.files] if closure else []
     theirs = {*owned.files, *owned.siblings}
     spelled = {path for one in theirs for path in (one, f"/usr{one}")}
-    return [program, *(one for one in libraries if one in spelled and one != program)]
+    # The C library has every call there is: what it could do says nothing of a program that came with it.
+    return [program, *(one for one in libraries if one in spelled and one != program and not _libc(one))]
+
+
+def _libc(path: str) -> bool:
+    return re.match(r"(libc|libpthread|libutil|ld[-a-z0-9_]*)[.-]", os.path.basename(path)) is not None
 
 
 def _names(path: str) -> Iterable[str]:

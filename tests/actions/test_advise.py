@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -178,6 +179,9 @@ def test_the_profile_of_a_thin_jail_has_what_was_found() -> None:
         ({"lacking": "libx.so: nothing"}, Kind.SHARED),
         ({"config_writable": ("/etc/app",)}, Kind.SHARED),
         ({"names": frozenset({"pam_start"})}, Kind.FULL),
+        ({"names": frozenset({"pam_start"}), "devices": ("/dev/net/tun",)}, Kind.FULL),
+        ({"names": frozenset({"pam_start"}), "devices": ("/dev/mem",)}, Kind.SERVICE),
+        ({"devices": ("/dev/net/tun",)}, Kind.SERVICE),
         ({"names": frozenset({"kvm_open"})}, Kind.SERVICE),
         ({"form": "static"}, Kind.OSLESS),
         ({"form": "static", "runs": ("/bin/sh",)}, Kind.SHARED),
@@ -185,3 +189,40 @@ def test_the_profile_of_a_thin_jail_has_what_was_found() -> None:
 )
 def test_one_fact_decides(more: dict[str, object], kind: Kind) -> None:
     assert advise(dynamic(**more)).kind is kind
+
+
+def test_a_script_of_the_c_library_does_not_call_what_that_has() -> None:
+    """ldd(1) is a script of the package of libc: with what libc defines, it would seem to call reboot(2)."""
+    ldd = "/usr/bin/ldd"
+    if not os.path.exists(ldd) or not os.path.exists("/var/lib/dpkg/info/libc-bin.list"):
+        pytest.skip("needs ldd of Debian")
+    assert not facts_of(ldd, Platform.LINUX).names & {"reboot", "pivot_root", "getusershell"}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            {"names": frozenset({"pam_start"}), "devices": ("/dev/mem",)},
+            "it lets users log in: pam_start; but it asks for what is the host's",
+        ),
+        (
+            {"lacking": "it needs libx.so"},
+            "its closure cannot be had, for it needs libx.so",
+        ),
+    ],
+)
+def test_no_reason_speaks_against_its_own_verdict(more: dict[str, object], said: str) -> None:
+    found = advise(dynamic(**more))
+    assert any(one.why.startswith(said) and not one.suits for one in found.reasons)
+
+
+def test_what_serves_a_known_port_is_not_asked_whether_it_is_a_daemon() -> None:
+    asked = "it does not seem to listen anywhere: is it a daemon?"
+    assert asked in advise(dynamic()).notes
+    assert asked not in advise(dynamic(ports=("53/tcp",))).notes
+
+
+def test_a_bare_name_is_answered_with_what_finds_it(cli) -> None:
+    done = cli("advise", "busybox")
+    assert (done.code, 'hint: layout advise "$(command -v busybox)"' in done.err) == (2, True)

@@ -155,7 +155,9 @@ def test_the_outside_is_answered_by_accounts_of_its_own(yard: Yard, client: Outs
     entry = "ann:x:1001:1001:Ann:/:/bin/sh"
     passwd = yard.root / "t/cell/etc/passwd"
     before = passwd.read_text()
-    run(yard, "manage", "cell", "--", "/bin/sh", "-c", f"echo {entry} >>/etc/passwd")
+    said = yard.run("manage", "cell", "--", "/bin/sh", "-c", f"echo {entry} >>/etc/passwd").err
+    assert "cell: not looked for changes" in said
+    assert "0 changes" not in said
     try:
         assert yard.ok("start", "cell", "--engine", engine).endswith(f"{engine}, full\n")
         assert client.ask(2222, say="echo") == "echo"

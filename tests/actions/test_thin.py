@@ -238,7 +238,7 @@ def test_there_is_nothing_to_manage_and_it_is_said_where_the_files_are(yard: Yar
 
 
 def test_show_and_plan_know_it_and_destroy_takes_its_root_along(yard: Yard) -> None:
-    assert "j/a                     ro" in yard.ok("show", "a")
+    assert "j/a                     ro  a root of its closure  (while it runs)" in yard.ok("show", "a")
     assert "log/app" in yard.ok("show", "a")
     assert yard.ok("plan", "a") == ""
     yard.ok("start", "a")

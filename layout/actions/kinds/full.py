@@ -138,7 +138,8 @@ class FullDesign(Design):
                         )
                     case _:
                         assert_never(plan.jail.platform)
-        return Managed(status, [], notes)
+        notes.append(f"{name}: not looked for changes: its world is its own, and changes by itself")
+        return Managed(status, [], notes, compared=False)
 
     # -- the service --------------------------------------------------------------------------------
 

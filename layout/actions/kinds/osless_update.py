@@ -62,7 +62,6 @@ def update(context: Context, plan: JailPlan, file: str, target: str, tell: Tell)
         old = _old(root, path)
         before = running.running(context, plan)
         if old == content:
-            tell(f"{name}: {shown} is that file already")
             return Updated(shown, changed=False, running=before)
         deploy = Deploy(path, mode, had=old is not None, ran=before is not None)
         _begin(state, name, deploy, old)
@@ -101,7 +100,7 @@ def _target(plan: JailPlan, target: str) -> tuple[str, int]:
     path = f"s/{name}/{target.lstrip('/')}" if target else program
     if path not in known:
         words = ", ".join(one.split("/", 2)[2] for one in known) or "none"
-        found = target or "a jail without a program in it (osless.self_jailing)"
+        found = "no file of its own" if target else "a jail without a program in it (osless.self_jailing)"
         hint = "" if target else f"replace {settings.program} itself, then layout restart {name}"
         raise UsageError(f"{name}: {target or 'its program'}", found, f"one of: {words}", hint)
     return path, known[path]
