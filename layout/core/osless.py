@@ -51,6 +51,7 @@ class Osless(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on FreeBSD it enters the jail itself (jail_attach(2)), on Linux layout enters it first."""
 
 
+_WORD = re.compile(r"[A-Za-z0-9./+@%_:-]+")
 _MODE = re.compile(r"0?[0-7]{3,4}")
 _HIGHEST = 999_999_999
 
@@ -70,6 +71,9 @@ def check_osless(settings: Settings, where: str, *, wanted: bool, linux: bool) -
     at = f"{where}.osless"
     if not found.program.startswith("/") or re.search(r"[\0-\x1f]", found.program):
         raise UsageError(f"{at}.program", repr(found.program), "an absolute path of the host")
+    if found.self_jailing and not linux and not _WORD.fullmatch(found.program):
+        # rc.subr(8) looks for it among what ps(1) prints, which ends at a blank.
+        raise UsageError(f"{at}.program", repr(found.program), "letters, digits and ./+@%_:- for rc.subr(8)")
     _check_paths(found, settings, at)
     for key, number in (("uid", found.uid), ("gid", found.gid)):
         if not 0 < number <= _HIGHEST:

@@ -51,7 +51,7 @@ def rc_subr() -> str:
 
 def act(name: str, verb: str) -> Done:
     """Let service(8) do something, whatever rc.conf(5) enables. What came of it is to be read back."""
-    return run("service", name, f"one{verb}", ok=range(256))
+    return run("service", name, f"one{verb}", ok=range(256), service=True)
 
 
 def runs(name: str) -> bool:

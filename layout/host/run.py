@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -65,11 +66,13 @@ def run(
     timeout: float | None = None,
     hint: str = "",
     lines: Callable[[str], None] | None = None,
+    service: bool = False,
 ) -> Done:
     """Run a program to its end and return what it said.
 
     `ok`: exit statuses that are no error. `env`: variables besides PATH, LC_ALL and HOME. `timeout`: seconds.
     `lines` gets each line of its stderr as it comes, from another thread. An interrupt ends the program too.
+    `service`: it starts what goes on without layout, and is not to inherit that `sh` ignores HUP.
     Raises CommandError, or LayoutError when it cannot be started or does not end in time.
     """
     import sh
@@ -91,6 +94,8 @@ def run(
         "_return_cmd": True,
         "_in": input.encode("utf-8", "surrogateescape") if isinstance(input, str) else input or b"",
     }
+    if service:
+        options["_preexec_fn"] = _heed_hangup
     if lines is not None:
         options |= {"_err": lines, "_tee": "err"}
     try:
@@ -117,6 +122,10 @@ def run(
     if done.status not in ok:
         raise CommandError(words, done, hint)
     return done
+
+
+def _heed_hangup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def printable_lines(text: str) -> str:

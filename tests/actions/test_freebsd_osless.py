@@ -279,3 +279,21 @@ def test_a_script_of_somebody_else_stays_and_an_edited_one_is_found(host: Host) 
     host.does("init", "finger")
     host.ok(f"sed -i 's/TERM/KILL/' {SCRIPT}")
     assert host.codes() == {"O7-rc"}
+
+
+def test_a_root_with_a_blank_is_one_word_everywhere(host: Host) -> None:
+    """rc.subr(8) evaluates the name of the pidfile once more than sh(1) alone."""
+    root = host.work / "my jails"
+    host.ok(
+        "mkdir -m 700 'my jails'; mkdir -p 'my jails/etc/profiles'; cp profile 'my jails/etc/profiles/finger.toml'"
+    )
+    trial = ("--root", str(root))
+    host.does(*trial, "init", "finger")
+    host.does(*trial, "start", "finger")
+    assert host.finger("alice") == "fingerd one\nAlice plans.\n"
+    assert "is running as pid" in host.ok("sh 'my jails/etc/rc.d/osless_finger' onestatus")
+    host.ok("sh 'my jails/etc/rc.d/osless_finger' onestop")
+    assert host.finger("alice") == ""
+    host.does(*trial, "stop", "finger")
+    assert host.ok("jls name") == ""
+    host.does(*trial, "umount")

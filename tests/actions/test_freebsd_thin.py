@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM
 from typing import TYPE_CHECKING
 
 import pytest
@@ -168,7 +169,7 @@ def test_the_script_runs_it_without_layout_or_python(freebsd: FreeBSD, daemon: D
     library.rename(library.with_name("elsewhere"))
     assert host.codes("a") == {"T3-content"}
     library.with_name("elsewhere").rename(library)
-    assert "already" in host.ok("service thin_a start")
+    host.refused("service thin_a start", "already running")
     assert [target for _, target in host.layout_mounts()] == [
         "j/a",
         "j/a/dev",
@@ -203,6 +204,26 @@ def test_the_script_runs_it_without_layout_or_python(freebsd: FreeBSD, daemon: D
     host.refused("service thin_a start", "did not start")
     gone(host)
     assert not (host.root / ".layout/thin/rc-a").exists()
+
+
+def test_the_program_has_the_signals_of_a_daemon_and_starts_at_boot(freebsd: FreeBSD, daemon: Daemon) -> None:
+    """None is ignored: a shell that puts it into the background would leave it without INT."""
+    host = freebsd
+    text = daemon.profile().replace("stop_timeout = 3\n", 'stop_timeout = 3\nstop_signal = "INT"\n')
+    host.write("jails/etc/profiles/a.toml", text)
+    host.does("init", "a")
+    host.does("start", "a")
+    script = "grep -h SigIgn /proc/$(pgrep -j a appd)/status /proc/$$/status"
+    own, caller = (int(line.split()[1], 16) for line in host.ok(script).splitlines())
+    assert own & ~caller & sum(1 << number - 1 for number in (SIGHUP, SIGINT, SIGQUIT, SIGTERM)) == 0
+    assert "killed" not in host.layout("stop", "a").err
+    gone(host)
+    install(host)
+    host.ok("service thin_a enable; reboot")
+    assert eventually(lambda: listening(daemon.port))
+    assert "is running as pid" in host.ok("service thin_a status")
+    assert "killed" not in host.ok("service thin_a stop 2>&1")
+    gone(host)
 
 
 def test_the_script_can_ask_ldd_at_each_start(freebsd: FreeBSD, daemon: Daemon) -> None:

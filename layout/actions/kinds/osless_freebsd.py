@@ -17,7 +17,9 @@ from layout.host.run import Done, run
 
 _TEMPLATE = "rc.d/osless.in"
 _MODE = 0o755
-_LINGER = 5
+_SHOWN = 800
+"""Characters of the last words of a program."""
+_LINGER = 10
 """Seconds beside the daemon's own, for rc.subr(8) to see that it has ended."""
 
 
@@ -68,10 +70,13 @@ def forget(site: Site, name: str) -> int:
 
 def start(context: Context, plan: JailPlan) -> None:
     """Start the program in its running jail. Raises LayoutError with what the script said."""
+    log = jailconf.console_log(context.site, plan.jail.name)
+    begin = len(hostfiles.read_text(log) or "")
     done = _call(context, plan, "onestart")
     if done.status != 0:
-        said = " ".join((done.stderr or done.stdout).split())
-        hint = f"what it printed is in {jailconf.console_log(context.site, plan.jail.name)}"
+        last = (hostfiles.read_text(log) or "")[begin:][-_SHOWN:]
+        said = " ".join(f"{done.stderr or done.stdout} {last}".split())
+        hint = f"what it printed is in {log}"
         raise LayoutError(plan.jail.name, f"a program that did not start: {said}", "it to start", hint)
 
 
@@ -101,7 +106,7 @@ def status(context: Context, plan: JailPlan) -> str:
 def _call(context: Context, plan: JailPlan, method: str) -> Done:
     path = osless.rc_path(context.site, plan.jail.name)
     limit = plan.jail.settings.service.stop_timeout + _LINGER
-    return run("/bin/sh", path, method, ok=range(256), timeout=limit)
+    return run("/bin/sh", path, method, ok=range(256), timeout=limit, service=True)
 
 
 def user_name(plan: JailPlan) -> str:

@@ -82,7 +82,7 @@ def start(context: Context, plan: JailPlan, tell: Tell, provide: Callable[[Dir],
         log = places(site, name).log
         begin = len(hostfiles.read_text(log) or "")
         limit = plan.jail.settings.service.stop_timeout + _SLOW
-        done = run("sh", script, "onestart", ok=range(256), timeout=limit)
+        done = run("sh", script, "onestart", ok=range(256), timeout=limit, service=True)
         try:
             if done.status or running(context, plan) is None:
                 said = running_freebsd.said(done.stderr, running_freebsd.tail(log, begin))

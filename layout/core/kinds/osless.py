@@ -144,6 +144,8 @@ def script(template: str, plan: JailPlan, site: Site, log: str) -> str:
         "ENVIRONMENT": " ".join(
             map(shlex.quote, ("PATH=/sbin:/bin:/usr/sbin:/usr/bin", *service.environment))
         ),
+        # rc.subr(8) evaluates `pidfile` once more, as words.
+        "PIDWORD": shlex.quote(shlex.quote(pid_path(site, jail.name))),
         "PIDFILE": shlex.quote(pid_path(site, jail.name)),
         "LOGFILE": shlex.quote(log),
         "UID": "" if as_root else str(found.uid),

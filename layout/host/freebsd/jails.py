@@ -114,9 +114,9 @@ def started(site: Site, name: str) -> Done:
     """
     conf = _file(site, name)
     if site.trial:
-        return run("jail", "-f", conf, "-c", name, ok=range(256))
+        return run("jail", "-f", conf, "-c", name, ok=range(256), service=True)
     # Without 'one', a host that starts no jails at boot would only be told so.
-    return run("service", "jail", "onestart", name, ok=range(256))
+    return run("service", "jail", "onestart", name, ok=range(256), service=True)
 
 
 def stopped(site: Site, name: str) -> Done:

@@ -72,10 +72,16 @@ def scripts(directories: list[str]) -> list[str]:
     return found
 
 
+READ = 'rc_service=$1 autoboot=$3; trap "exit 1" 2; trap "exit 1" 3; set -- "$2"; . "$rc_service"'
+"""run_rc_script of rc.subr(8): the script is read, not run, so that $0 is rc's own."""
+
+
 def run(path: str, action: str) -> int:
     sys.stdout.flush()
+    boot = action == "faststart"
+    words = ["/bin/sh", "-c", READ, "/etc/rc" if boot else "/etc/rc.shutdown", path, action]
     return subprocess.run(
-        ["/bin/sh", path, action], env=service_cmd.environment(), cwd="/", stdin=subprocess.DEVNULL
+        [*words, "yes" if boot else ""], env=service_cmd.environment(), cwd="/", stdin=subprocess.DEVNULL
     ).returncode
 
 

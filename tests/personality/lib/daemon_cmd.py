@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import grp
 import os
@@ -17,6 +18,9 @@ USAGE = (
     "usage: daemon [-cfr] [-p child_pidfile] [-P supervisor_pidfile] [-o output_file]\n"
     "              [-R restart_delay] [-t title] [-u user] command arguments ..."
 )
+
+_BEFORE = 0.15
+"""Seconds between the pidfile and execve(2): on a real host few, but some (usr.sbin/daemon/daemon.c)."""
 
 
 def _opened(path: str) -> int:
@@ -51,8 +55,10 @@ def _user(name: str) -> pwd.struct_passwd:
 def _command(words: list[str], account: pwd.struct_passwd | None, *, quiet: bool, output: int) -> None:
     """In the child: become the command."""
     try:
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
+        # What the caller ignores stays ignored, as in every execve(2). (That of Python alone is undone.)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         if quiet or output >= 0:
             null = os.open("/dev/null", os.O_RDWR)
             os.dup2(null, 0)
@@ -125,9 +131,10 @@ def _supervise(
     while True:
         child = os.fork()
         if child == 0:
+            if "-p" in pidfiles:
+                _write(pidfiles["-p"], os.getpid())
+                time.sleep(_BEFORE)
             _command(words, account, quiet="-f" in values, output=output)
-        if "-p" in pidfiles:
-            _write(pidfiles["-p"], child)
         if "-f" in values:
             null = os.open("/dev/null", os.O_RDWR)
             for number in (0, 1, 2):
@@ -139,6 +146,9 @@ def _supervise(
         time.sleep(delay)
         if ended:
             break
-    for flag in pidfiles:
-        os.unlink(values[flag])
+    for flag, descriptor in pidfiles.items():
+        # pidfile_remove(3): only if it is the same file still.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(values[flag]), os.fstat(descriptor)):
+                os.unlink(values[flag])
     return 0

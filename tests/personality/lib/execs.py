@@ -145,7 +145,9 @@ def _become(argv: list[str], how: How, account: pwd.struct_passwd | None, groups
         os.setuid(account.pw_uid)
     env = {name: value for name, value in env.items() if not (how.jail and name.startswith("LAYOUT_BOX"))}
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_DFL)
+        # What the caller ignores stays ignored, as in every execve(2); SIGPIPE is ignored by Python alone.
+        if number == signal.SIGPIPE or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     return _exec(argv, env)
 
 
