@@ -284,9 +284,8 @@ def test_a_script_of_somebody_else_stays_and_an_edited_one_is_found(host: Host) 
 def test_a_root_with_a_blank_is_one_word_everywhere(host: Host) -> None:
     """rc.subr(8) evaluates the name of the pidfile once more than sh(1) alone."""
     root = host.work / "my jails"
-    host.ok(
-        "mkdir -m 700 'my jails'; mkdir -p 'my jails/etc/profiles'; cp profile 'my jails/etc/profiles/finger.toml'"
-    )
+    host.ok("mkdir -m 700 'my jails'; mkdir -p 'my jails/etc/profiles'")
+    host.ok("cp profile 'my jails/etc/profiles/finger.toml'")
     trial = ("--root", str(root))
     host.does(*trial, "init", "finger")
     host.does(*trial, "start", "finger")

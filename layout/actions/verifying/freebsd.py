@@ -68,7 +68,8 @@ def limits(scene: JailScene) -> Iterator[Finding]:
         else:
             hint = f"layout restart {scene.name}; find out who changed it"
             yield error("S11-allowed", scene.top, f"{name}={is_}", f"{name}={wanted}", hint)
-    if now.get("devfs_ruleset", "0") == "0":
+    # An OS-less jail has no devfs, and cannot mount one.
+    if scene.jail.kind is not Kind.OSLESS and now.get("devfs_ruleset", "0") == "0":
         hint = f"layout restart {scene.name}: without one, a devfs in it shows every device"
         yield error("S11-ruleset", scene.top, "devfs_ruleset=0", "the number of a ruleset", hint)
 
