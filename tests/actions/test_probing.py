@@ -358,14 +358,22 @@ class TestRunningBroken:
             remount_within(inside(busy), options, path)
             assert code in told(busy)
 
-    def test_a_jail_that_kills_the_probes_does_not_pass(self, busy: Yard) -> None:
-        loop = "for p in /proc/[0-9]*; do p=${p#/proc/}; [ $p -gt 2 ] && kill -9 $p; done"
+    @pytest.mark.parametrize("more", ["", 'ports = ["81/tcp"]\n'], ids=["user namespace", "root of the host"])
+    @pytest.mark.parametrize("what", ["KILL", "STOP"])
+    def test_a_jail_that_ends_the_probes_does_not_pass(self, busy: Yard, what: str, more: str) -> None:
+        """Nor does one that stops them for good, and nothing of them stays in it."""
+        loop = f"for p in /proc/[0-9]*; do p=${{p#/proc/}}; [ $p -gt 2 ] && kill -{what} $p; done"
         script = f"while :; do {loop}; done 2>/dev/null"
-        profile(busy, "default", f'[linux.service]\ncommand = ["/bin/sh", "-c", "{script}"]\n')
+        profile(busy, "default", f'[linux.service]\ncommand = ["/bin/sh", "-c", "{script}"]\n{more}')
         try:
             assert "A0-unprobed" in busy.run("start", "a", "--engine", "bwrap").out
-            begun = time.monotonic()
-            assert "A0-unprobed" in told(busy)
-            assert time.monotonic() - begun < 10
+            running = procs.of_jail(inside(busy))
+            if what == "KILL":  # a second time, as STOP takes its time
+                begun = time.monotonic()
+                assert "A0-unprobed" in told(busy)
+                assert time.monotonic() - begun < 10
+                running = procs.of_jail(inside(busy))
+            assert [pid for pid in running if pid not in {inside(busy), *procs.children(inside(busy))}] == []
+            assert len(running) == 2
         finally:
             busy.run("stop", "a")

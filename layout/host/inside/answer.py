@@ -55,8 +55,10 @@ def collect(pid: int, fd: int) -> list[Attempt]:
     finally:
         os.close(fd)
         if late:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            # With all below it, the leader of a session: a jail may have stopped one of them.
+            for kill in (os.killpg, os.kill):
+                with contextlib.suppress(ProcessLookupError):
+                    kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     if late:
         raise LayoutError("probes", f"no end after {_PATIENCE:.0f} s", "a child that ends by itself")

@@ -76,6 +76,7 @@ class Entry:
         """Join the jail and give up what it does not have; returns the terminal's slave, or -1."""
         wanted = {keeper, channel.fileno(), *self.descriptors, *(item.fd for item in standard)}
         process.close_descriptors(wanted)
+        process.die_with_parent(keeper)  # a jail whose root is the host's may stop it here already
         confined.close_standard(standard)
         os.setsid()
         forked.load_nothing_more()

@@ -124,6 +124,8 @@ def _probe(
     task: inside.Task, writer: int, enter_root: Callable[[], None], keep: tuple[str, ...], keeper: int
 ) -> int:
     try:
+        # A jail whose root is the host's may stop it here already. Again below: a new user clears it.
+        process.die_with_parent(keeper)
         process.set_name(b"layout-probe")
         forked.load_nothing_more()
         enter_root()
