@@ -239,6 +239,9 @@ def address_of(text: str) -> tuple[str, int]:
     return bare, int(port)
 
 
+_OF_KERNEL = frozenset({"dev", "proc", "sys"})
+
+
 def _check_mount(mount: HostMount, where: str) -> None:
     parts = mount.source.split("/")
     if (
@@ -249,6 +252,9 @@ def _check_mount(mount: HostMount, where: str) -> None:
     ):
         hint = "a directory of its own, not the whole host"
         raise UsageError(where, f"source {mount.source!r}", "an absolute path, without '.' or '..'", hint)
+    if parts[1] in _OF_KERNEL:
+        hint = "a jail has its own, or none; a directory of a disk can be shown"
+        raise UsageError(where, f"source {mount.source!r}", "no file system of the kernel", hint)
     parts = mount.target.split("/")
     if {"", ".", ".."} & set(parts) or re.search(r"[\0-\x1f]", mount.target):
         raise UsageError(where, f"target {mount.target!r}", "a path relative to the jail's root")

@@ -119,6 +119,22 @@ def test_a_profile_for_one_platform_says_so_on_the_other() -> None:
         planned(profile("linux"), Platform.FREEBSD)
 
 
+SHOWN = '[[linux.mounts]]\nsource = "{}"\ntarget = "home"'
+
+
+@pytest.mark.parametrize("source", ["/dev", "/proc", "/proc/1/root", "/sys/kernel", "/", "/etc/../jails"])
+def test_a_profile_shows_no_file_system_of_the_kernel_and_not_the_whole_host(source: str) -> None:
+    with pytest.raises(UsageError, match="source"):
+        check(profile(more=SHOWN.format(source)), "finger")
+
+
+@pytest.mark.parametrize("source", ["/jails", "/jails/j/mroot", "/jails/t/other", "/jails/.layout"])
+def test_a_profile_shows_nothing_of_root(source: str) -> None:
+    with pytest.raises(UsageError, match="nothing of /jails"):
+        planned(profile(more=SHOWN.format(source)), Platform.LINUX)
+    assert planned(profile(more=SHOWN.format("/jailsnot")), Platform.LINUX).tables.jail
+
+
 def test_the_tree_has_its_mount_points_and_nothing_that_is_not_needed() -> None:
     more = '[[linux.mounts]]\nsource = "/home"\ntarget = "home"'
     found = osless.content(jail(profile(more=more)))

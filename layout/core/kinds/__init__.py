@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from layout.core.compare import is_below
 from layout.core.errors import UsageError
 from layout.core.full import Full
 from layout.core.kinds import thin
@@ -40,10 +41,14 @@ def check_kind(kind: Kind, settings: Settings, platform: Platform, where: str) -
 def host_mounts(jail: Jail, root: str) -> tuple[Mount, ...]:
     """Return the directories of the host that a jail sees; `root` is ROOT.
 
-    Never with setuid files, devices or programs: what the host keeps there is data.
+    Never with setuid files, devices or programs: what the host keeps there is data. Raises UsageError for one
+    that shows ROOT: what is in there is for layout, and for one jail alone.
     """
     found = []
     for one in jail.settings.mounts:
+        if is_below(one.source, root) or is_below(root, one.source):
+            hint = f"change mounts of profile {jail.profile}"
+            raise UsageError(jail.name, f"a mount of {one.source}", f"nothing of {root}", hint)
         target = f"{root}/j/{jail.name}/{one.target}"
         access = "rw" if one.writable else "ro"
         match jail.platform:
