@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -12,6 +12,7 @@ from layout.actions import merging
 from layout.actions.context import Context
 from layout.actions.manage import path_of_s
 from layout.actions.populate import capable, skeleton_entries
+from layout.actions.telling import Progress
 from layout.core import findings, mtree
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, Report, error, warning
@@ -22,8 +23,6 @@ from layout.host.beneath import Dir, open_root
 from layout.host.beneath.hashed import Hashed, Known, hashed
 from layout.host.beneath.walk import Print
 from layout.host.records import BASE_RECORD, MANIFEST, SKELETON, BaseRecord, CapabilityRecord, SetuidRecord
-
-Tell = Callable[[str, int, int], None]
 
 _SPECIAL = "S9-special"
 _PENDING = "S9-pending"
@@ -61,7 +60,7 @@ def base_of(context: Context) -> BaseSummary | None:
         return None
 
 
-def verify_base(context: Context, tell: Tell, *, update: bool = False) -> Verified:
+def verify_base(context: Context, tell: Progress, *, update: bool = False) -> Verified:
     """Compare mroot and skel with their manifests: each type, mode, owner, size, link and content.
 
     With `update` the manifests are written anew where they differ, the report says what they accepted, and
@@ -142,7 +141,7 @@ def opened_state(context: Context, root: Dir) -> Dir:
 
 
 def refresh(
-    root: Dir, state: Dir, before: Mapping[str, Print], after: Mapping[str, Print], tell: Tell
+    root: Dir, state: Dir, before: Mapping[str, Print], after: Mapping[str, Print], tell: Progress
 ) -> list[str]:
     """Let manifests and record follow what a session changed, and nothing else.
 
@@ -225,7 +224,7 @@ def _record(
 
 
 def _look(
-    root: Dir, path: str, tell: Tell, known: Known | None = None
+    root: Dir, path: str, tell: Progress, known: Known | None = None
 ) -> tuple[dict[str, ManifestEntry], list[tuple[str, str]], int]:
     def progress(count: int) -> None:
         tell(f"hashing {path}", count, 0)

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from layout.actions.bases import Tell
 from layout.actions.context import Context
+from layout.actions.telling import Progress
 from layout.core import aptsources
 from layout.core.errors import LayoutError, UsageError
 from layout.host import hostfiles, locks, records, run
@@ -124,7 +124,9 @@ def cache_path(context: Context) -> str:
     return f"{site.root}/.layout/cache" if site.etc == f"{site.root}/etc" else CACHE
 
 
-def build(context: Context, inputs: Inputs, output: str | None, tell: Tell, *, fresh: bool = False) -> Built:
+def build(
+    context: Context, inputs: Inputs, output: str | None, tell: Progress, *, fresh: bool = False
+) -> Built:
     """Build the archive, or find it: at `output`, or in the cache.
 
     `fresh`: build it even so. Raises UsageError, LayoutError; no part of an archive is left then.
@@ -209,7 +211,7 @@ def _digest(directory: Dir, name: str, mode: int | None = None) -> tuple[int, st
     return size, digest.hexdigest()
 
 
-def _build(directory: Dir, head: str, name: str, inputs: Inputs, tell: Tell) -> BuiltRecord:
+def _build(directory: Dir, head: str, name: str, inputs: Inputs, tell: Progress) -> BuiltRecord:
     started = time.monotonic()
     work = f"{_NEW}{name}.{secrets.token_hex(4)}"
     directory.make_dir(work, 0o700)
@@ -241,7 +243,7 @@ def _remove(directory: Dir, work: str) -> None:
     remove_tree(directory, work)
 
 
-def _mmdebstrap(work: str, inputs: Inputs, tell: Tell) -> None:
+def _mmdebstrap(work: str, inputs: Inputs, tell: Progress) -> None:
     """Let mmdebstrap write base.tar.zst into the directory `work`. Raises LayoutError."""
     words = [*_ALONE, "mmdebstrap", "--mode=root", f"--variant={inputs.variant}", "--format=tar"]
     # Whatever a power cut would leave of the tree is thrown away anyway.

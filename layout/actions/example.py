@@ -15,8 +15,8 @@ from layout.actions.context import Context
 from layout.actions.make import ids_of
 from layout.actions.manage import manage
 from layout.actions.observe import Step
-from layout.actions.populate import Tell
 from layout.actions.split import make_parents
+from layout.actions.telling import Progress
 from layout.core.errors import LayoutError, printable
 from layout.core.model import JailPlan, Platform
 from layout.core.service import Example, ExampleFile
@@ -54,7 +54,7 @@ def pending(context: Context, plans: Sequence[JailPlan]) -> list[Step]:
     return steps
 
 
-def prepare(context: Context, plans: Sequence[JailPlan], tell: Tell) -> list[str]:
+def prepare(context: Context, plans: Sequence[JailPlan], tell: Progress) -> list[str]:
     """Write the files of the examples, run their commands in the sessions of `layout manage`.
 
     A file of the administrator stays as it is. What was done is recorded: a run that failed goes on with

@@ -14,7 +14,8 @@ from layout.actions.context import Choice, Context
 from layout.actions.kinds import design_of
 from layout.actions.make import Maker, clean, ensure_state
 from layout.actions.observe import Is, Observation, Step, observe, steps
-from layout.actions.populate import Tell, finish_commit, source_kind, source_path
+from layout.actions.populate import finish_commit, source_kind, source_path
+from layout.actions.telling import Progress
 from layout.actions.verify import verify
 from layout.core.errors import LayoutError, UsageError
 from layout.core.findings import Report
@@ -332,7 +333,7 @@ def init(
     choice: Choice,
     *,
     mount: bool,
-    tell: Tell,
+    tell: Progress,
     example: bool = False,
 ) -> Outcome:
     """Make what is missing for these jails, mount them, verify them.
@@ -449,7 +450,7 @@ def _ensure_state(path: str) -> tuple[Dir, Dir, list[str]]:
         raise
 
 
-def _make(context: Context, found: Survey, root: Dir, state: Dir, outcome: Outcome, tell: Tell) -> None:
+def _make(context: Context, found: Survey, root: Dir, state: Dir, outcome: Outcome, tell: Progress) -> None:
     base = next((one.entry for one in found.shared.todo if isinstance(one.entry, BaseTree)), None)
     site = context.site
     kind = source_kind(base.source, site.platform, running_platform(), site.root) if base is not None else ""

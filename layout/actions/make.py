@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from typing import assert_never
 
 from layout.actions.observe import Is, Observation
-from layout.actions.populate import Tell, clear_staging, populate
+from layout.actions.populate import clear_staging, populate
 from layout.actions.split import make_parents
+from layout.actions.telling import Progress
 from layout.core.errors import LayoutError
 from layout.core.model import BaseTree, Copy, Directory, Entry, File, Identity, Platform, Symlink, World
 from layout.host.beneath import Dir, Item, load_tree, open_root, put_flags, remove_tree, write_items
@@ -27,7 +28,7 @@ _NO_ID = 0xFFFFFFFF
 class Maker:
     """Makes entries in the order of the plan. Trees appear under their final names only when complete."""
 
-    def __init__(self, root: Dir, state: Dir, platform: Platform, base_kind: str, tell: Tell) -> None:
+    def __init__(self, root: Dir, state: Dir, platform: Platform, base_kind: str, tell: Progress) -> None:
         self.root = root
         self.state = state
         self.platform = platform

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from layout.actions import merging, mounting
-from layout.actions.bases import Tell, opened_state, refresh
+from layout.actions.bases import opened_state, refresh
 from layout.actions.context import Context
 from layout.actions.manage import BASE_LOCK, Change, changes_between, prints, stdout_to_stderr
 from layout.actions.merging import JailMerge
 from layout.actions.probing import Probed, probe_named
 from layout.actions.split import tidy
+from layout.actions.telling import Progress
 from layout.core.errors import LayoutError, UsageError
 from layout.core.model import Platform
 from layout.host import hostfiles, locks, records
@@ -52,7 +53,7 @@ class BaseManaged:
 
 
 def manage_base(
-    context: Context, command: tuple[str, ...], tell: Tell, *, to_stderr: bool = False
+    context: Context, command: tuple[str, ...], tell: Progress, *, to_stderr: bool = False
 ) -> BaseManaged:
     """Run a session in which the base can be changed, then bring what it did to the skeletons to the jails.
 
@@ -93,7 +94,7 @@ def manage_base(
     return outcome
 
 
-def merge_base(context: Context, names: list[str] | None, tell: Tell) -> BaseManaged:
+def merge_base(context: Context, names: list[str] | None, tell: Progress) -> BaseManaged:
     """Merge what is still to be merged, of these jails or of all. Raises LayoutError."""
     with context.locked(), context.open() as root, opened_state(context, root) as state:
         known = records.jail_names(root)

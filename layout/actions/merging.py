@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from layout.actions.manage import path_of_s
-from layout.actions.populate import Tell
+from layout.actions.telling import Progress
 from layout.core import mtree
 from layout.core.errors import LayoutError, printable
 from layout.core.merge import Change, Conflict, Side, Tree, merge, seeds
@@ -102,7 +102,7 @@ def pending(state: Dir) -> dict[str, str]:
 
 
 def merge_jails(
-    root: Dir, state: Dir, wanted: Iterable[str] | None, tell: Tell, known: Iterable[str]
+    root: Dir, state: Dir, wanted: Iterable[str] | None, tell: Progress, known: Iterable[str]
 ) -> dict[str, JailMerge]:
     """Merge these jails, all that are behind when None; `known` are the jails that there are.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, assert_never
 
+from layout.actions.kinds import design_of
 from layout.core import compare
 from layout.core.compare import Live, is_below
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding
-from layout.core.model import JailPlan, Kind, Manage, Mount, Platform, Site
+from layout.core.model import JailPlan, Manage, Mount, Platform, Site
 from layout.core.mountinfo import MountPoint
 from layout.host import table
 from layout.host.site import running_platform
@@ -107,10 +108,7 @@ def mount(
 def prepare(site: Site, plans: Sequence[JailPlan]) -> None:
     """Mount the file systems that jails themselves are made of, where they have any. Raises LayoutError."""
     for plan in plans:
-        if plan.jail.kind is Kind.OSLESS and site.zfs:
-            from layout.actions.kinds import osless_tree
-
-            osless_tree.require_mounted(site, plan)
+        design_of(plan.jail.kind).prepare(site, plan)
 
 
 def check(

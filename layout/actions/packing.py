@@ -12,7 +12,8 @@ import msgspec
 
 from layout.actions.context import Context
 from layout.actions.debian import output_place
-from layout.actions.populate import Tell, host_items, source_kind
+from layout.actions.populate import host_items, source_kind
+from layout.actions.telling import Progress
 from layout.core.errors import LayoutError, UsageError
 from layout.host import hostfiles
 from layout.host.beneath import Dir, Item, open_root, read_tree, remove_tree
@@ -30,7 +31,7 @@ class Packed(msgspec.Struct, frozen=True):
     """Device nodes, FIFOs and sockets, by kind."""
 
 
-def pack_source(context: Context, source: str, wanted: str, output: str, tell: Tell) -> Packed:
+def pack_source(context: Context, source: str, wanted: str, output: str, tell: Progress) -> Packed:
     """Check a source as init does and write it to `output`, a .tar.zst that does not exist yet.
 
     `source` is what `wanted` says: a directory, an archive (unpacked in confined children, as init does) or
@@ -76,7 +77,9 @@ def pack_source(context: Context, source: str, wanted: str, output: str, tell: T
 
 
 @contextlib.contextmanager
-def _unpacked(directory: Dir, name: str, source: str, left_out: Counter[str], tell: Tell) -> Iterator[Dir]:
+def _unpacked(
+    directory: Dir, name: str, source: str, left_out: Counter[str], tell: Progress
+) -> Iterator[Dir]:
     """Unpack an archive beside the output for as long as it is read."""
     from layout.host import unpack
 
@@ -103,7 +106,7 @@ def _unpacked(directory: Dir, name: str, source: str, left_out: Counter[str], te
         remove_tree(directory, stage)
 
 
-def _counted(items: Iterable[Item], source: str, tell: Tell) -> Iterator[Item]:
+def _counted(items: Iterable[Item], source: str, tell: Progress) -> Iterator[Item]:
     for index, item in enumerate(items):
         if index % 64 == 0:
             tell(f"packing {source}", index, 0)

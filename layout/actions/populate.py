@@ -6,7 +6,7 @@ import functools
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
@@ -16,6 +16,7 @@ from layout.actions import installed
 from layout.actions.distribution import Checked, check_archive, check_open
 from layout.actions.freebsd_base import check_userland, complete_var, flags_of
 from layout.actions.split import Split, check_base, put_split_flags, split
+from layout.actions.telling import Progress
 from layout.core import mtree
 from layout.core.errors import UsageError
 from layout.core.model import Platform
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from layout.host import closure
     from layout.host.beneath.hashed import Hashed
 
-Tell = Callable[[str, int, int], None]
-"""Progress: what is going on, how much is done, out of how much (0: not known)."""
 
 _FETCH = (
     "fetch base.txz and its MANIFEST from https://download.freebsd.org/releases/ and give --base PATH, "
@@ -146,7 +145,7 @@ def _refuse_mounts(source: str, path: str) -> None:
             )
 
 
-def populate(root: Dir, state: Dir, source: str, platform: Platform, kind: str, tell: Tell) -> BaseRecord:
+def populate(root: Dir, state: Dir, source: str, platform: Platform, kind: str, tell: Progress) -> BaseRecord:
     """Populate what is missing of the base from `source`: mroot, skel/s, skel/t.
 
     Raises LayoutError, UsageError, OSError; nothing has appeared then.
@@ -248,7 +247,7 @@ def clear_staging(root: Dir, state: Dir) -> int:
     return count + installed.clear(state)
 
 
-def fill(base: Dir, state: Dir, source: str, platform: Platform, kind: str, tell: Tell) -> Filled:
+def fill(base: Dir, state: Dir, source: str, platform: Platform, kind: str, tell: Progress) -> Filled:
     """Fill an empty directory from a source that is no installer. Raises LayoutError, OSError."""
     match kind:
         case "archive":
@@ -268,7 +267,7 @@ def fill_from_installer(
     state: Dir,
     source: str,
     platform: Platform,
-    tell: Tell,
+    tell: Progress,
     place: str = installed.PLACE,
 ) -> Filled:
     """Let a program of the host fill an empty directory, `place` below ROOT. Raises LayoutError."""
@@ -286,7 +285,7 @@ def _fill_from_items(
     left_out: Counter[str],
     source: str,
     platform: Platform,
-    tell: Tell,
+    tell: Progress,
     total: int = 0,
 ) -> Filled:
     known: dict[str, tuple[int, str]] = {}
@@ -343,7 +342,7 @@ def _host_items(items: Iterable[closure.BaseItem]) -> Iterator[Item]:
                 assert_never(item)
 
 
-def _fill_from_archive(base: Dir, state: Dir, source: str, platform: Platform, tell: Tell) -> Filled:
+def _fill_from_archive(base: Dir, state: Dir, source: str, platform: Platform, tell: Progress) -> Filled:
     from layout.host import unpack
 
     archive = hostfiles.open_regular(source)

@@ -13,7 +13,7 @@ from typing import Literal, NoReturn
 from layout.actions.context import Context
 from layout.core import accounts, units
 from layout.core.errors import LayoutError, UsageError
-from layout.core.model import JailPlan, Kind
+from layout.core.model import Jail, JailPlan, Kind
 from layout.core.service import Network, Service, address_of
 from layout.host import run
 from layout.host.beneath import Dir
@@ -132,16 +132,7 @@ def decide(
     jail, service = plan.jail, plan.jail.settings.service
     is_world = jail.kind is Kind.FULL
     own = own or (Own.world(jail.name) if is_world else Own.shared(jail.name))
-    if not service.command:
-        hint = "set linux.service.command in a profile of your own: layout profile show default"
-        raise UsageError(f"profile {jail.profile}", "no service.command", "the daemon of the jail", hint)
-    for name in service.capabilities:
-        if name.upper() not in process.CAPABILITIES:
-            raise UsageError(f"profile {jail.profile}", f"capability {name!r}", "a name of capabilities(7)")
-    if jail.kind is Kind.OSLESS:
-        from layout.actions.kinds import osless_linux
-
-        return osless_linux.decide(plan, engine)
+    check_service(jail)
     chosen, program = _engine(engine or service.engine, ENGINES_OF_WORLDS if is_world else tuple(ENGINES))
     refuse_taken_ports(jail.name, service, jail.settings.network)
     command, capabilities = _as_user(root, own, service)
@@ -162,6 +153,17 @@ def decide(
     notes += ENGINES[chosen].NOTES
     grade: Literal["full", "weak"] = "weak" if notes else "full"
     return Decided(chosen, program, spec, grade, notes, bool(network.gateway))
+
+
+def check_service(jail: Jail) -> None:
+    """Make sure that a profile says what is started, and with what. Raises UsageError."""
+    service = jail.settings.service
+    if not service.command:
+        hint = "set linux.service.command in a profile of your own: layout profile show default"
+        raise UsageError(f"profile {jail.profile}", "no service.command", "the daemon of the jail", hint)
+    for name in service.capabilities:
+        if name.upper() not in process.CAPABILITIES:
+            raise UsageError(f"profile {jail.profile}", f"capability {name!r}", "a name of capabilities(7)")
 
 
 def _engine(wanted: str, order: tuple[str, ...]) -> tuple[str, str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from layout.actions import destroy, running
 from layout.actions.context import Context
+from layout.actions.kinds import design_of
 from layout.actions.make import clean
 from layout.actions.populate import finish_commit
-from layout.core.model import Kind, Platform
+from layout.core.model import Platform
 from layout.host import records
 from layout.host.site import running_platform
 
@@ -36,14 +37,10 @@ def recover(context: Context) -> list[str]:
                 destroy.finish(context, root, state, record)
                 done.append(f"{record.name}: destroyed to the end")
                 continue
-            if record.kind is Kind.OSLESS:
-                from layout.actions.kinds import osless_update
-
-                plan = context.plan_jail(context.recorded(record))
-                if said := osless_update.recover(context, plan, root, state):
-                    done.append(said)
-            # Rules of pf and mounts of a thin jail have no record of ours: the system says what is there.
-            unrecorded = record.kind in {Kind.FULL, Kind.THIN} and running_platform() is Platform.FREEBSD
+            design = design_of(record.kind)
+            if said := design.recover(context, root, state, record):
+                done.append(said)
+            unrecorded = design.unrecorded and running_platform() is Platform.FREEBSD
             if unrecorded or state.lstat(f"run/{record.name}.toml") is not None:
                 plan = context.plan_jail(context.recorded(record))
                 if running.leftovers(context, plan):

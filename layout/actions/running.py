@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from layout.actions.kinds import design_of
+from layout.actions.telling import Tell
 from layout.core.errors import LayoutError
 
 if TYPE_CHECKING:
     from layout.actions.context import Context
     from layout.core.model import JailPlan
     from layout.core.running import Running
-
-Tell = Callable[[str], None]
-"""Takes a remark for the administrator."""
 
 
 def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = None) -> Running:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from layout.actions import booting_freebsd, mounting, mounting_freebsd
 from layout.actions.context import Context
 from layout.actions.kinds import design_of
+from layout.actions.telling import Tell
 from layout.core import jailconf
 from layout.core.compare import Live
 from layout.core.errors import LayoutError, UsageError
@@ -18,9 +19,6 @@ from layout.core.running import Running
 from layout.host import hostfiles, locks, table
 from layout.host.freebsd import devfs, holders, jails, readiness, session
 from layout.host.freebsd.jails import Prison
-
-Tell = Callable[[str], None]
-"""Takes a remark for the administrator."""
 
 _STEP = 0.1
 """Seconds between two looks at a service that is coming up."""
@@ -243,23 +241,26 @@ def _read_back(plan: JailPlan) -> None:
 
 
 def _standing(context: Context, plan: JailPlan, prison: Prison) -> Running:
-    pids = jails.processes(prison.name)
-    age = jails.age(pids[0]) if pids else None
-    notes = tuple(
+    notes = [
         f"{key} is {is_}, planned is {wanted}: layout restart {prison.name}"
         for key, is_, wanted in booting_freebsd.drift(context.site, plan)
-    )
-    if not pids:
-        notes = (*notes, "nothing runs in it")
+    ]
+    return standing("jail", prison, jailconf.console_log(context.site, prison.name), notes)
+
+
+def standing(engine: str, prison: Prison, log: str, notes: Sequence[str] = ()) -> Running:
+    """Return how a jail of jail(8) stands by its oldest process; `engine` is who keeps it."""
+    pids = jails.processes(prison.name)
+    age = jails.age(pids[0]) if pids else None
     return Running(
-        "jail",
+        engine,
         "full",
         pid=pids[0] if pids else None,
         jid=prison.jid,
         since=None if age is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - age)),
         uptime=age,
-        log=jailconf.console_log(context.site, prison.name),
-        notes=notes,
+        log=log,
+        notes=(*notes, *(() if pids else ("nothing runs in it",))),
     )
 
 

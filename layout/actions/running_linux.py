@@ -11,6 +11,8 @@ from msgspec import structs
 
 from layout.actions import mounting, mounting_linux, network_linux, prepare_linux, running_unit
 from layout.actions.context import Context
+from layout.actions.kinds import design_of
+from layout.actions.telling import Tell
 from layout.core.compare import Live, is_view
 from layout.core.errors import LayoutError, UsageError
 from layout.core.model import JailPlan, Kind, Mount
@@ -20,8 +22,6 @@ from layout.host import locks, records
 from layout.host.beneath import Dir
 from layout.host.linux import addresses, enter, launch, logs, procs, readiness, standing, systemd, table
 from layout.host.linux.engines import direct
-
-Tell = Callable[[str], None]
 
 _STEP = 0.02
 """Seconds between two looks at a service that is coming up."""
@@ -61,7 +61,7 @@ def start(
         own = None
         if made is not None:
             plan, own = made(root, state)
-        spec = prepare_linux.decide(context, root, plan, engine, own)
+        spec = design_of(plan.jail.kind).decided(context, root, plan, engine, own)
         network = plan.jail.settings.network
         connection = network_linux.decide(context, plan)
         # What will have to be taken away again is written down before it is there.

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import assert_never
 
 import msgspec
 
+from layout.actions.telling import Progress
 from layout.core.attacks import Counts, Place, counts, passed
 from layout.core.model import Platform
 from layout.host.site import running_platform
-
-Tell = Callable[[str, int, int], None]
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -35,7 +33,7 @@ class Found(msgspec.Struct, frozen=True):
     places: tuple[Place, ...]
 
 
-def selftest(tell: Tell) -> Document:
+def selftest(tell: Progress) -> Document:
     """Run it. Raises LayoutError where no sandbox can be made: not run is not passed."""
     platform = running_platform()
     match platform:

@@ -7,7 +7,8 @@ import os
 from layout.actions import mounting
 from layout.actions.context import Choice, Context
 from layout.actions.init import init
-from layout.actions.selftest import Found, Tell
+from layout.actions.selftest import Found
+from layout.actions.telling import Progress
 from layout.core import jailconf
 from layout.core.attacks import SESSION, TRAPS, Place, judge
 from layout.core.attacks_freebsd import JAIL, patch_level
@@ -20,7 +21,7 @@ _NETWORK = ("ip4=inherit", "ip6=inherit")
 """As the profile `default` has it."""
 
 
-def run(tell: Tell) -> Found:
+def run(tell: Progress) -> Found:
     """Make it, attack, and take it away. Raises LayoutError."""
     privilege.require_root()
     tell("making a jail to attack", 0, 0)

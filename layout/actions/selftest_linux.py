@@ -16,7 +16,8 @@ from layout.actions import manage, prepare_linux, running
 from layout.actions.context import Choice, Context
 from layout.actions.init import init
 from layout.actions.kinds.design import SessionOptions
-from layout.actions.selftest import Found, Tell
+from layout.actions.selftest import Found
+from layout.actions.telling import Progress
 from layout.core.attacks import ENGINE, HOST, SESSION, TRAPS, Place, Result, judge, strict
 from layout.core.errors import LayoutError, printable
 from layout.core.model import JailPlan
@@ -39,7 +40,7 @@ _TERMINAL = "terminal"
 _CAPABILITIES = '["net_bind_service", "setuid", "setgid", "chown", "dac_override"]'
 
 
-def run(tell: Tell) -> Found:
+def run(tell: Progress) -> Found:
     """Make the sandbox and attack in it. Raises LayoutError."""
     tell("building a sandbox", 0, 0)
     answer = sandbox.run(_work, SECONDS, user_namespace=os.geteuid() != 0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from layout.actions.context import Context
+from layout.actions.telling import Progress
 from layout.actions.verifying import registry
-from layout.actions.verifying.scene import Check, JailScene, S, Scene, Tell, When, unseen
+from layout.actions.verifying.scene import Check, JailScene, S, Scene, When, unseen
 from layout.core import findings
 from layout.core.compare import Live
 from layout.core.errors import LayoutError
@@ -20,7 +21,7 @@ _HELD = 50
 
 
 def verify(
-    context: Context, plans: Sequence[JailPlan], *, quick: bool, tell: Tell, probe: bool = False
+    context: Context, plans: Sequence[JailPlan], *, quick: bool, tell: Progress, probe: bool = False
 ) -> Report:
     """Verify these jails; with `probe` also make the checks that really try.
 
@@ -30,7 +31,7 @@ def verify(
 
 
 def verify_named(
-    context: Context, names: Iterable[str], *, quick: bool, tell: Tell, probe: bool = False
+    context: Context, names: Iterable[str], *, quick: bool, tell: Progress, probe: bool = False
 ) -> Report:
     """Verify jails by name, all of them when none is named.
 
@@ -93,7 +94,7 @@ def _verified(
     plans: Sequence[JailPlan],
     broken: dict[str, Finding],
     wanted: frozenset[When],
-    tell: Tell,
+    tell: Progress,
 ) -> Report:
     """Make every wanted check. Raises LayoutError, OSError when ROOT itself cannot be looked at."""
     live = Live(table.read())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from layout.actions.telling import Tell
 from layout.core.errors import UsageError
 from layout.core.model import Platform
 from layout.host.site import running_platform
@@ -16,14 +17,12 @@ if TYPE_CHECKING:
     from layout.actions.context import Context
     from layout.actions.manage import Managed
     from layout.actions.observe import Step
+    from layout.actions.prepare_linux import Decided, Own
     from layout.core.findings import Finding
-    from layout.core.model import JailPlan, Mount
+    from layout.core.model import JailPlan, Mount, Site
     from layout.core.running import Running
     from layout.host.beneath import Dir
     from layout.host.records import JailRecord
-
-Tell = Callable[[str], None]
-"""Takes a remark for the administrator."""
 
 
 class SessionOptions(msgspec.Struct, frozen=True):
@@ -41,6 +40,9 @@ class SessionOptions(msgspec.Struct, frozen=True):
 
 class Design:
     """The shared root."""
+
+    unrecorded = False
+    """On FreeBSD, what a crash leaves of its service is known to the system, and to no record of layout."""
 
     # -- trees ------------------------------------------------------------------------------------
 
@@ -105,6 +107,16 @@ class Design:
         """Return what a picture tells besides mounts: names and what they are, the jail's own first."""
         return []
 
+    def prepare(self, site: Site, plan: JailPlan) -> None:
+        """Mount the file systems that the jail itself is made of, where it has any. Raises LayoutError."""
+
+    def recover(self, context: Context, root: Dir, state: Dir, record: JailRecord) -> str:
+        """Finish or undo work of its own that was interrupted; say what was done, "" for nothing.
+
+        The caller holds the lock of ROOT. Raises LayoutError.
+        """
+        return ""
+
     # -- sessions -----------------------------------------------------------------------------------
 
     def manage(
@@ -132,6 +144,14 @@ class Design:
         from layout.actions import running_freebsd
 
         return running_freebsd.start(context, plan, tell)
+
+    def decided(
+        self, context: Context, root: Dir, plan: JailPlan, engine: str | None, own: Own | None
+    ) -> Decided:
+        """Linux: decide how it is started, before anything is done. Raises LayoutError, UsageError."""
+        from layout.actions import prepare_linux
+
+        return prepare_linux.decide(context, root, plan, engine, own)
 
     def begun(self, context: Context, plan: JailPlan) -> None:
         """FreeBSD: start what jail(8) does not start itself, in a jail that it has. Raises LayoutError."""

@@ -7,7 +7,8 @@ import ipaddress
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, assert_never
 
-from layout.actions.kinds.design import Design, SessionOptions, Tell
+from layout.actions.kinds.design import Design, SessionOptions
+from layout.actions.telling import Tell
 from layout.core import packetfilter
 from layout.core.compare import Live, is_below, views
 from layout.core.errors import LayoutError, UsageError
@@ -32,6 +33,8 @@ _SSH = 22
 
 class FullDesign(Design):
     """A complete world of its own."""
+
+    unrecorded = True  # the rules of pf
 
     # -- trees ------------------------------------------------------------------------------------
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from layout.actions.context import Context
     from layout.actions.manage import Managed
     from layout.actions.observe import Step
+    from layout.actions.prepare_linux import Decided, Own
     from layout.core.findings import Finding
-    from layout.core.model import JailPlan
+    from layout.core.model import JailPlan, Site
     from layout.host.beneath import Dir
     from layout.host.records import JailRecord
 
@@ -91,6 +92,17 @@ class Osless(Design):
             count += osless_freebsd.forget(context.site, record.name)
         return count
 
+    def prepare(self, site: Site, plan: JailPlan) -> None:
+        """Mount its datasets."""
+        if site.zfs:
+            osless_tree.require_mounted(site, plan)
+
+    def recover(self, context: Context, root: Dir, state: Dir, record: JailRecord) -> str:
+        """Finish or undo a deploy."""
+        from layout.actions.kinds import osless_update
+
+        return osless_update.recover(context, context.plan_jail(context.recorded(record)), root, state)
+
     def artefacts(self, context: Context, plan: JailPlan) -> dict[str, Callable[[], str]]:
         """Return its rc.d script."""
         if plan.jail.platform is not Platform.FREEBSD:
@@ -113,6 +125,14 @@ class Osless(Design):
         raise UsageError(f"manage {name}", "a jail without a shell (kind osless)", "a jail with one", hint)
 
     # -- the service --------------------------------------------------------------------------------
+
+    def decided(
+        self, context: Context, root: Dir, plan: JailPlan, engine: str | None, own: Own | None
+    ) -> Decided:
+        """By layout itself, without an engine."""
+        from layout.actions.kinds import osless_linux
+
+        return osless_linux.decide(plan, engine)
 
     def begun(self, context: Context, plan: JailPlan) -> None:
         """Start the program by its rc.d script."""

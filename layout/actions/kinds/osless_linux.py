@@ -74,6 +74,7 @@ def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
 def decide(plan: JailPlan, engine: str | None) -> OslessRun:
     """Decide how the jail is started. Raises LayoutError, UsageError."""
     jail, service, osless = plan.jail, plan.jail.settings.service, plan.jail.settings.osless
+    prepare_linux.check_service(jail)
     if engine not in {None, "auto", direct.NAME}:
         raise UsageError("--engine", str(engine), f"'auto': layout itself starts a jail of kind {jail.kind}")
     prepare_linux.refuse_taken_ports(jail.name, service, jail.settings.network)

@@ -10,8 +10,8 @@ import msgspec
 from layout.actions import running
 from layout.actions.context import Context
 from layout.actions.kinds import osless_tree
-from layout.actions.kinds.design import Tell
 from layout.actions.kinds.osless_tree import LIMIT, PROGRAM_MODE, Deploy
+from layout.actions.telling import Tell
 from layout.core.errors import LayoutError, UsageError
 from layout.core.kinds import osless
 from layout.core.model import JailPlan, Kind

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, assert_never
 
-from layout.actions.kinds.design import Design, SessionOptions, Tell
+from layout.actions.kinds.design import Design, SessionOptions
+from layout.actions.telling import Tell
 from layout.core.errors import UsageError
 from layout.core.kinds import service as words
 from layout.core.model import Platform

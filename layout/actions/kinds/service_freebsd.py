@@ -9,8 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from layout.actions import running_freebsd
 from layout.actions.context import Context
 from layout.actions.observe import Step
+from layout.actions.telling import Tell
 from layout.core.errors import LayoutError, UsageError
 from layout.core.findings import Finding, error
 from layout.core.kinds import service as words
@@ -23,8 +25,6 @@ from layout.host.beneath import open_root
 from layout.host.freebsd import jails, rcconf, readiness, session
 from layout.host.records import JailRecord
 from layout.host.run import Done, run
-
-Tell = Callable[[str], None]
 
 _STEP = 0.1
 """Seconds between two looks at a service that is coming up."""
@@ -359,17 +359,8 @@ def running(context: Context, plan: JailPlan) -> Running | None:
     prison = None if context.site.trial else jails.find(words.prison_name(name))
     if prison is None:
         return None
-    pids = jails.processes(prison.name)
-    age = jails.age(pids[0]) if pids else None
-    return Running(
-        "svcj",
-        "full",
-        pid=pids[0] if pids else None,
-        jid=prison.jid,
-        uptime=age,
-        log=_log(name),
-        notes=tuple(words.remarks(plan.jail.settings.confine, plan.jail.platform)),
-    )
+    remarks = words.remarks(plan.jail.settings.confine, plan.jail.platform)
+    return running_freebsd.standing("svcj", prison, _log(name), remarks)
 
 
 def execute(context: Context, plan: JailPlan, argv: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from layout.actions.context import Context
 from layout.actions.observe import Step
+from layout.actions.telling import Tell
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, error
 from layout.core.kinds import dropin
@@ -20,8 +21,6 @@ from layout.host import hostfiles
 from layout.host.linux import dropins, procs, readiness, systemd
 from layout.host.records import JailRecord
 from layout.host.run import run
-
-Tell = Callable[[str], None]
 
 _STEP = 0.1
 """Seconds between two questions to systemd."""

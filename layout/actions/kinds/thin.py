@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from layout.actions.kinds.design import Design, SessionOptions, Tell
+from layout.actions.kinds.design import Design, SessionOptions
+from layout.actions.telling import Tell
 from layout.core import compare, kinds
 from layout.core.errors import LayoutError, UsageError
 from layout.core.findings import Finding, error, warning
@@ -97,6 +98,8 @@ def provide(context: Context, state: Dir, plan: JailPlan) -> JailPlan:
 
 class Thin(Design):
     """A root that is there only while the jail runs."""
+
+    unrecorded = True  # its mounts
 
     def check(self, context: Context, plan: JailPlan) -> None:
         """Make sure that a root can be made. With a shared base that is not there yet, `start` will see."""

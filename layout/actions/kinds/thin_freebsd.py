@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 from layout.actions import mounting, running_freebsd
 from layout.actions.context import Context
+from layout.actions.telling import Tell
 from layout.core import jailconf, thin_script
 from layout.core.compare import Live
 from layout.core.errors import LayoutError, UsageError
@@ -20,8 +20,6 @@ from layout.host import hostfiles, shipped, table
 from layout.host.beneath import Dir
 from layout.host.freebsd import devfs, jails
 from layout.host.run import run
-
-Tell = Callable[[str], None]
 
 _SLOW = 60
 """Seconds that the script gets besides the service's own time."""
@@ -151,18 +149,7 @@ def running(context: Context, plan: JailPlan) -> Running | None:
     prison = running_freebsd.own(context, plan)
     if prison is None:
         return None
-    pids = jails.processes(prison.name)
-    age = jails.age(pids[0]) if pids else None
-    return Running(
-        "jail",
-        "full",
-        pid=pids[0] if pids else None,
-        jid=prison.jid,
-        since=None if age is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - age)),
-        uptime=age,
-        log=places(context.site, prison.name).log,
-        notes=() if pids else ("nothing runs in it",),
-    )
+    return running_freebsd.standing("jail", prison, places(context.site, prison.name).log)
 
 
 def findings(plan: JailPlan) -> Iterator[Finding]:

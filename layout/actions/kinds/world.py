@@ -8,8 +8,9 @@ import os
 import secrets
 
 from layout.actions.freebsd_base import check_userland, complete_var
-from layout.actions.populate import Tell, fill, fill_from_installer, source_kind
+from layout.actions.populate import fill, fill_from_installer, source_kind
 from layout.actions.split import check_base, make_parents
+from layout.actions.telling import Progress
 from layout.core.errors import LayoutError
 from layout.core.kinds.full import IDENTITIES, TOPS, configured
 from layout.core.model import Jail, Platform, World
@@ -27,7 +28,7 @@ def check_source(jail: Jail, root: str) -> str:
     return source_kind(jail.source, jail.platform, running_platform(), root)
 
 
-def make_world(root: Dir, state: Dir, entry: World, tell: Tell) -> None:
+def make_world(root: Dir, state: Dir, entry: World, tell: Progress) -> None:
     """Make a world. Raises LayoutError, UsageError, OSError; nothing has appeared then."""
     jail = entry.jail
     kind = check_source(jail, root.path)
@@ -50,7 +51,7 @@ def make_world(root: Dir, state: Dir, entry: World, tell: Tell) -> None:
 
 
 def _fill(
-    root: Dir, world: Dir, state: Dir, jail: Jail, kind: str, place: str, tell: Tell
+    root: Dir, world: Dir, state: Dir, jail: Jail, kind: str, place: str, tell: Progress
 ) -> list[tuple[str, int]]:
     """Fill an empty directory with a world; return the file flags yet to be set."""
     if kind == "installer":

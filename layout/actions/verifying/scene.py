@@ -14,6 +14,7 @@ from layout.actions.context import Context
 from layout.actions.kinds import design_of
 from layout.actions.observe import Is, Observation, Observer
 from layout.actions.running import running
+from layout.actions.telling import Progress
 from layout.core import mtree
 from layout.core.compare import Live
 from layout.core.errors import LayoutError
@@ -27,7 +28,6 @@ from layout.host.beneath import Dir, Seen, walk
 from layout.host.records import BASE_RECORD, MANIFEST, SKELETON, BaseRecord
 from layout.host.site import running_platform
 
-Tell = Callable[[str, int, int], None]
 S = TypeVar("S")
 _LARGEST = 1 << 30
 """Bytes of a manifest that are read."""
@@ -86,7 +86,7 @@ class Scene:
         live: Live,
         *,
         quick: bool,
-        tell: Tell,
+        tell: Progress,
     ) -> None:
         self.context = context
         self.site = context.site
