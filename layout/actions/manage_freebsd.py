@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator, Sequence
 
+import msgspec
 from msgspec import structs
 
 from layout.core import compare
 from layout.core.compare import Live
+from layout.core.covered import COVERED, HOSTILE, mode_of
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, error
 from layout.core.freebsd_files import STATE
@@ -23,7 +26,6 @@ from layout.core.model import JailPlan, Mount, Site
 from layout.core.mountlist import mount_points
 from layout.host import locks
 from layout.host.beneath import Dir, load_tree, open_root, write_items
-from layout.host.beneath.resolve import open_directory
 from layout.host.freebsd import devfs, holders, jails, mounts, session, table
 from layout.host.run import run as program
 
@@ -31,9 +33,10 @@ _RULESET = 4
 """devfsrules_jail of /etc/defaults/devfs.rules."""
 # noexec: the linker's hints are a file of t, and a library that cannot be executed is not loaded.
 _GUARDS = ("nosuid", "noexec", "nosymfollow")
-"""What a session's t always has: its content is the jail's, and the session belongs to root."""
-_SEALED = ("rw", "nosuid", "mode=755", "size=512m")
-_TEMPORARY = ("rw", "nosuid", "mode=1777", "size=1g")
+"""What the jail's /var always has in a session: its content is the jail's, the session belongs to root."""
+_OWN_T = ("rw", "nosuid", "mode=755", "size=1g")
+"""The session's t. Its /tmp is a directory in it, which the jail cannot reach."""
+_COVER = ("rw", "nosuid", "size=1g")
 _NAMED = 4
 """Devices that a note names."""
 _PATIENCE = 20
@@ -42,6 +45,7 @@ _PAUSE = 0.1
 _ENVIRONMENT = {
     # A shell's history would be the one change that every session makes to s.
     "HISTFILE": "",
+    "TMPDIR": "/tmp",  # noqa: S108 - the session's private one
     # What these find is trusted, or run: it must not be the jail's own. The files of s say the same.
     "PKG_DBDIR": f"{STATE}/db/pkg",
     "PKG_CACHEDIR": f"{STATE}/cache/pkg",
@@ -72,22 +76,22 @@ def run(
     view = f"{site.root}/manage/{name}"
     notes += clear(site, state, name)
     standing = _stands(plan, sealed=sealed, base_ro=base_ro)
-    tree = [] if standing else _tree(plan, view, sealed=sealed, base_ro=base_ro)
+    tree = [] if standing else _tree(plan, view, base_ro=base_ro)
     for mount in tree:
         for ruleset in _rulesets(mount):
             devfs.require(ruleset, mount.target)
-    private = f"{view}/t/tmp"
-    if sealed or not (standing and not _guarded(f"{view}/t")):
-        temporary = "/tmp"  # noqa: S108 - the session's private one
-    else:
-        temporary, private = "/root", ""
-        notes.append(f"{view}/t: mounted without nosymfollow, so /tmp is the jail's own; TMPDIR is /root")
     if standing and not chroot:
         notes += _shown(f"{view}/dev")
-    with session.held_signals(), _mounted(state, name, tree, "" if sealed else private):
-        if sealed:
-            with root.open("skel/t") as origin, open_root(f"{view}/t") as fresh:
+    tree.append(Mount("tmpfs", f"{view}/t", "tmpfs", _OWN_T))
+    own = [] if sealed else _of_jail(plan, view)
+    with session.held_signals(), _noted(state, name, [*tree, *own]):
+        for mount in tree:
+            mounts.attach(mount)
+        with root.open("skel/t") as origin, open_root(f"{view}/t") as fresh:
+            if sealed:
                 write_items(load_tree(origin), fresh)
+            else:
+                _fill(origin, fresh, own)
         return session.run_session(
             session.Session(
                 name,
@@ -96,7 +100,7 @@ def run(
                 network=not sealed,
                 chroot=chroot,
                 ruleset=_RULESET,
-                environment={**_ENVIRONMENT, "TMPDIR": temporary},
+                environment=_ENVIRONMENT,
             )
         )
 
@@ -117,7 +121,9 @@ def run_world(
     for mount in tree:
         for ruleset in _rulesets(mount):
             devfs.require(ruleset, mount.target)
-    with session.held_signals(), _mounted(state, name, tree, ""):
+    with session.held_signals(), _noted(state, name, tree):
+        for mount in tree:
+            mounts.attach(mount)
         return session.run_session(
             session.Session(
                 name,
@@ -153,18 +159,16 @@ def _stands(plan: JailPlan, *, sealed: bool, base_ro: bool) -> bool:
     return True
 
 
-def _tree(plan: JailPlan, view: str, *, sealed: bool, base_ro: bool) -> list[Mount]:
-    """Return the pair as a session mounts it, parents first."""
+def _tree(plan: JailPlan, view: str, *, base_ro: bool) -> list[Mount]:
+    """Return the pair as a session mounts it, parents first, without t: that is never the jail's."""
     found = []
     for mount in plan.tables.manage:
         if mount.target == view and base_ro:
             found.append(_with(mount, "ro"))
-        elif mount.target == f"{view}/t":
-            found.append(Mount("tmpfs", mount.target, "tmpfs", _SEALED) if sealed else _with(mount, *_GUARDS))
         elif mount.fstype == "devfs" and not _rulesets(mount):
             # As the message of 2010 has it, a devfs shows every disk.
             found.append(_with(mount, f"ruleset={_RULESET}"))
-        else:
+        elif mount.target != f"{view}/t":
             found.append(mount)
     return found
 
@@ -196,79 +200,130 @@ def _shown(dev: str) -> list[str]:
     return [f"{dev}: shows {', '.join(extra[:_NAMED])}{more}, so the session is not kept from them"]
 
 
-def _guarded(target: str) -> bool:
-    """Say whether no link is followed in what is mounted on `target`."""
-    return any(line.node == target and "nosymfollow" in line.options for line in table.lines())
+def _of_jail(plan: JailPlan, view: str) -> list[Mount]:
+    """Return the jail's /var as a session sees it, and what may be covered in it, parents first."""
+    found = []
+    for mount in plan.tables.manage:
+        if mount.target == f"{view}/t":
+            var = structs.replace(mount, source=f"{mount.source}/var", target=f"{mount.target}/var")
+            found.append(_with(var, *_GUARDS))
+            found += [Mount("tmpfs", f"{view}/t/{path}", "tmpfs", _COVER) for path in COVERED]
+    return found
+
+
+def _fill(origin: Dir, fresh: Dir, own: Sequence[Mount]) -> None:
+    """Give the session's empty t a /tmp and the jail's /var. Raises LayoutError.
+
+    A tmpfs, and the jail's own /var below it: a mount point in the jail's t is a vnode of nullfs over a
+    directory, and goes with that when the jail renames it, and the session's private /tmp with it.
+    """
+    fresh.make_dir("tmp", 0o1777)
+    fresh.make_dir("var", 0o755)
+    for mount in own:
+        if mount.fstype == "nullfs":
+            _attach_var(mount)
+        else:
+            _replace(origin, fresh, mount)
+
+
+def _attach_var(mount: Mount) -> None:
+    """Mount the jail's /var, which may be anything, also from one moment to the next. Raises LayoutError.
+
+    mount_nullfs(8) follows links, and so does mount(2) once more when it looks the name up again. So the
+    table must name the source that was meant, and what is seen must be the directory that was opened without
+    following any.
+    """
+    try:
+        with open_root(mount.source) as var:
+            mounts.attach(mount)
+            top = mounts.topmost(mount.target, table.lines())
+            with open_root(mount.target) as seen:
+                same = os.fstat(seen.fd).st_ino == os.fstat(var.fd).st_ino
+        if top is None or not (mounts.is_made(mount) and same):
+            found = f"a mount of {top.special}" if top is not None else "no mount"
+            raise LayoutError(mount.target, found, f"one of {mount.source}")
+    except FileNotFoundError:
+        raise LayoutError(mount.source, "no such directory", "a directory", HOSTILE) from None
+    except LayoutError as problem:
+        raise LayoutError(problem.path, problem.found, problem.expected, HOSTILE) from None
+
+
+def _replace(origin: Dir, fresh: Dir, mount: Mount) -> None:
+    """Give the session its own directory in place of one of the jail's /var, if that has it.
+
+    What is there and is no directory, or is reached through a link, cannot be used in a session anyway.
+    """
+    path = mount.target[len(fresh.path) + 1 :]
+    try:
+        with fresh.open(path) as found:
+            there = os.fstat(found.fd)
+    except (FileNotFoundError, LayoutError):
+        return
+    _cover(_with(mount, f"mode={mode_of(path, stat.S_IMODE(there.st_mode)):o}"))
+    with fresh.open(path) as own:
+        if os.fstat(own.fd).st_dev == there.st_dev:
+            raise LayoutError(mount.target, "the jail's own directory again", "the session's", HOSTILE)
+        with contextlib.suppress(FileNotFoundError, LayoutError), origin.open(path) as skeleton:
+            write_items(load_tree(skeleton), own)
+
+
+def _cover(mount: Mount) -> None:
+    """Mount a private tmpfs on a directory of the jail's /var, which may be hostile. Raises LayoutError.
+
+    mount(8) follows links in the name that it is given. So it is given "." in a working directory that
+    chdir(2) did not enter through a link, for /var is mounted nosymfollow; and the table is read afterwards.
+    """
+    before = table.lines()
+    words = ("mount", "-t", mount.fstype, "-o", ",".join(mount.options), mount.source, ".")
+    program(*words, cwd=mount.target, hint=HOSTILE)
+    # Of what is new elsewhere, others are the makers.
+    top = f"{mount.target.partition('/t/var/')[0]}/"
+    new = [line for line in table.lines() if line not in before and line.node.startswith(top)]
+    if [(line.node, line.fstype) for line in new] != [(mount.target, "tmpfs")]:
+        for line in new:
+            mounts.detach_line(line, table.lines())
+        raise LayoutError(mount.target, "no mount of the session's own", "a private tmpfs", HOSTILE)
 
 
 @contextlib.contextmanager
-def _mounted(state: Dir, name: str, tree: Sequence[Mount], private: str) -> Iterator[None]:
-    """Have these mounts, and a tmpfs on the directory `private`, meanwhile. Raises LayoutError."""
-    targets = [mount.target for mount in tree] + [private] * bool(private)
-    _remember(state, name, targets)
+def _noted(state: Dir, name: str, planned: Sequence[Mount]) -> Iterator[None]:
+    """Have a note of mounts while they are made and used, and take them away at the end. Raises LayoutError.
+
+    With the type of each: below the t of a session there may be one that is always mounted.
+    """
+    targets = [(mount.fstype, mount.target) for mount in planned]
+    state.write_whole(_note(name), json.dumps(targets).encode(), 0o600)
     try:
-        for mount in tree:
-            mounts.attach(mount)
-        if private:
-            _cover(private)
         yield
     finally:
         _take_away(state, name, targets)
-
-
-def _cover(path: str) -> None:
-    """Mount a private tmpfs on a directory of the jail's t, which may be hostile.
-
-    mount(8) follows links in the name that it is given. So it is given "." in a working directory that
-    chdir(2) did not enter through a link, for t is mounted nosymfollow; and the table is read afterwards.
-    """
-    hint = "the jail's t is not what it was: look at it from outside, or use --sealed"
-    head, _, name = path.rpartition("/")
-    try:
-        with open_root(head) as top:
-            os.close(open_directory(top.fd, name))
-    except OSError:
-        raise LayoutError(path, "no real directory", "a directory", hint) from None
-    before = table.lines()
-    program("mount", "-t", "tmpfs", "-o", ",".join(_TEMPORARY), "tmpfs", ".", cwd=path)
-    new = [line for line in table.lines() if line not in before]
-    if [(line.node, line.fstype) for line in new] != [(path, "tmpfs")]:
-        for line in new:
-            mounts.detach(line.node, table.lines())
-        raise LayoutError(path, "no mount of the session's own", "a private tmpfs", hint)
 
 
 def _note(name: str) -> str:
     return f"manage-{name}.mounts"
 
 
-def _remember(state: Dir, name: str, targets: Sequence[str]) -> None:
-    state.write_whole(_note(name), json.dumps(list(targets)).encode(), 0o600)
-
-
-def _remembered(state: Dir, name: str) -> list[str]:
+def _remembered(state: Dir, name: str) -> list[tuple[str, str]]:
     """Return what a session that was killed had mounted or was about to. Raises LayoutError."""
     try:
-        found = json.loads(state.read(_note(name)))
-        if isinstance(found, list) and all(isinstance(target, str) for target in found):
-            return found
+        return msgspec.json.decode(state.read(_note(name)), type=list[tuple[str, str]])
     except FileNotFoundError:
         return []
-    except ValueError:
-        pass
-    path = state.show(_note(name))
-    raise LayoutError(path, "no list of mount points", "what layout wrote", "unmount the view, remove it")
+    except msgspec.MsgspecError:
+        path = state.show(_note(name))
+        hint = "unmount the view, remove it"
+        raise LayoutError(path, "no list of mount points", "what layout wrote", hint) from None
 
 
-def _take_away(state: Dir, name: str, targets: Sequence[str]) -> list[str]:
+def _take_away(state: Dir, name: str, targets: Sequence[tuple[str, str]]) -> list[str]:
     """Unmount what is still there, deepest first; return the mount points. Raises LayoutError."""
     gone = []
     patience = _PATIENCE
     lines = table.lines() if targets else []
-    for target in reversed(targets):
-        while any(line.node == target for line in lines):
+    for fstype, target in reversed(targets):
+        while line := next((x for x in reversed(lines) if (x.fstype, x.node) == (fstype, target)), None):
             try:
-                lines = mounts.detach(target, lines)
+                lines = mounts.detach_line(line, lines)
             except FileNotFoundError:
                 lines = table.lines()
                 continue
@@ -287,8 +342,8 @@ def _take_away(state: Dir, name: str, targets: Sequence[str]) -> list[str]:
     return gone
 
 
-def left(site: Site, state: Dir, name: str) -> tuple[str, list[str]]:
-    """Return what a killed session left: its jail, or "", and its mounts. Raises LayoutError.
+def left(site: Site, state: Dir, name: str) -> tuple[str, list[tuple[str, str]]]:
+    """Return what a killed session left: its jail, or "", and its mounts by type. Raises LayoutError.
 
     The caller knows that no session has the lock.
     """
@@ -301,7 +356,7 @@ def left(site: Site, state: Dir, name: str) -> tuple[str, list[str]]:
             f"jail {jail}", f"one with its root at {found.path}", f"none, or one at {view}", hint
         )
     targets = _remembered(state, name)
-    there = {line.node for line in table.lines()} if targets else set()
+    there = {(line.fstype, line.node) for line in table.lines()} if targets else set()
     return (jail if found is not None else ""), [target for target in targets if target in there]
 
 
@@ -344,5 +399,5 @@ def findings(site: Site, state: Dir, name: str) -> list[Finding]:
         found.append(error("S3-left", view, f"jail {jail}, with no session", "no jail without one", hint))
     if targets:
         seen = f"{len(targets)} mounts of a session that was killed"
-        found.append(error("S3-left", targets[0], seen, "none between sessions", hint))
+        found.append(error("S3-left", targets[0][1], seen, "none between sessions", hint))
     return found

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from layout.actions import mounting_linux
 from layout.core.compare import Live
+from layout.core.covered import COVERED, HOSTILE, mode_of
 from layout.core.errors import LayoutError
 from layout.core.model import JailPlan, Mount, Site
 from layout.host.beneath import Dir, load_tree, open_root, write_items
@@ -22,21 +23,6 @@ _RUN = (syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV, (("mode", "755"), ("size", "
 _SEALED = (syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV, (("mode", "755"), ("size", "512m")))
 _GUARDS = ("nosuid", "nodev", "noexec", "nosymfollow")
 """What the jail's /var always has in a session: its content is the jail's, the session belongs to root."""
-_COVERED = (
-    "var/tmp",
-    "var/cache/apt",
-    "var/cache/debconf",
-    "var/cache/ldconfig",
-    "var/db/etcupdate",
-    "var/db/pkg",
-    "var/db/ports",
-    "var/lib/apt",
-    "var/lib/pam",
-    "var/lib/ucf",
-)
-"""Of the jail's t: what tools of the administrator write and read again, or believe. A session has its own,
-as the skeleton has them: package lists, answers to questions, what a file of /etc was before an edit."""
-_HOSTILE = "the jail's t is not what it was: look at it from outside, or use --sealed"
 # A shell's history would be the one change that every session makes to s.
 _ENVIRONMENT = {"HISTFILE": ""}
 _DPKG = {"DPKG_ADMINDIR": "/usr/lib/sysimage/dpkg"}
@@ -155,7 +141,7 @@ def _attach(site: Site, plan: JailPlan, *, sealed: bool, base_ro: bool) -> None:
             if not sealed:
                 for mount in of_jail:
                     _attach_var(mounter, mount)
-                for path in _COVERED:
+                for path in COVERED:
                     _replace(view, origin, path)
             _private(view)
 
@@ -166,7 +152,7 @@ def _attach_var(mounter: Mounter, t: Mount) -> None:
     try:
         mounter.attach([var])
     except LayoutError as problem:
-        raise LayoutError(problem.path, problem.found, problem.expected, _HOSTILE) from None
+        raise LayoutError(problem.path, problem.found, problem.expected, HOSTILE) from None
 
 
 def _replace(view: Dir, skeleton: Dir, path: str) -> None:
@@ -180,8 +166,7 @@ def _replace(view: Dir, skeleton: Dir, path: str) -> None:
     except (FileNotFoundError, LayoutError):
         return
     flags, _ = _TEMPORARY
-    mode = 0o1777 if path == "var/tmp" else mode & 0o755
-    _cover(view, f"t/{path}", (flags, (("mode", f"{mode:o}"), ("size", "1g"))))
+    _cover(view, f"t/{path}", (flags, (("mode", f"{mode_of(path, mode):o}"), ("size", "1g"))))
     with (
         contextlib.suppress(FileNotFoundError, LayoutError),
         skeleton.open(path) as origin,
@@ -215,7 +200,7 @@ def _cover(view: Dir, path: str, how: tuple[int, tuple[tuple[str, str], ...]]) -
             view.show(path),
             "no real directory",
             "a directory",
-            _HOSTILE,
+            HOSTILE,
         ) from None
     try:
         made = devices.tmpfs(*how)

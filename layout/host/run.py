@@ -111,6 +111,9 @@ def run(
         status = 128 + abs(int(error.exit_code))
         said = Done(status, "", f"killed by signal {abs(int(error.exit_code))}")
         raise CommandError(words, said, hint) from None
+    except sh.ForkException as error:  # in the child: `cwd` cannot be entered
+        reason = str(error).strip().rpartition("\n")[2].strip()
+        raise LayoutError(shlex.join(words), f"in {cwd}: {reason}", "to be able to start it", hint) from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise LayoutError(shlex.join(words), reason, "to be able to start it", hint) from None

@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.box
 
-VIEW = [("j/mroot", "manage/a"), ("s/a", "manage/a/s"), ("t/a", "manage/a/t"), ("devfs", "manage/a/dev")]
+VIEW = [("j/mroot", "manage/a"), ("s/a", "manage/a/s"), ("devfs", "manage/a/dev")]
+OF_SESSION = [("tmpfs", "manage/a/t"), ("t/a/var", "manage/a/t/var"), ("tmpfs", "manage/a/t/var/tmp")]
 
 
 @pytest.fixture(name="whole", scope="module")
 def _whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreeBSD]:
     host = FreeBSD(tmp_path_factory.mktemp("manage").resolve())
-    host.does("init", "a", "--base", host.small_base(), "--no-mount")
+    host.ok(f"mkdir -m 1777 {host.small_base()}/var/tmp")
+    host.does("init", "a", "--base", host.base, "--no-mount")
     yield host
     host.close()
 
@@ -119,8 +121,8 @@ def test_a_session_is_a_jail_that_may_do_little(host: FreeBSD) -> None:
     assert "allow.set_hostname=false" in text
     rows = [line.split() for line in (host.work / "mounted").read_text().splitlines()]
     options = {row[1].removeprefix(f"{host.root}/manage/a"): set(row[3].split(",")) for row in rows}
-    assert {"nosuid", "noexec", "nosymfollow"} <= options["/t"]
-    assert {"rw", "nosuid"} <= options["/t/tmp"]
+    assert {"rw", "nosuid", "noexec", "nosymfollow"} <= options["/t/var"]
+    assert {"rw", "nosuid"} <= options["/t"] & options["/t/var/tmp"]
 
 
 def test_a_session_has_nothing_of_the_caller_and_var_of_the_jail(host: FreeBSD) -> None:
@@ -159,14 +161,107 @@ def test_the_base_can_be_left_alone(host: FreeBSD) -> None:
     host.ok(f"rm {host.root}/s/a/etc/new")
 
 
-def test_a_tmp_that_is_a_link_leads_nowhere(host: FreeBSD) -> None:
-    host.ok(f"mv {host.root}/t/a/tmp {host.root}/t/a/kept; ln -s /var {host.root}/t/a/tmp")
-    done = manage(host, "echo ran")
-    assert done.code == 1
-    assert "no real directory" in done.err
-    assert "ran" not in done.out
-    assert manage(host, "echo ran", "--sealed").out == "ran\n"
-    host.ok(f"rm {host.root}/t/a/tmp; mv {host.root}/t/a/kept {host.root}/t/a/tmp")
+HOSTILE = {
+    "missing": "true",
+    "a link": "ln -s /etc {}",
+    "a link into s": "ln -s {root}/s/a/etc {}",
+    "a FIFO": "mkfifo {}",
+    "a file": "touch {}",
+}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_a_var_that_cannot_be_used_is_an_error_with_a_way_out(host: FreeBSD, hostile: str) -> None:
+    var, kept = host.root / "t/a/var", host.root / "t/a/kept"
+    host.ok(f"mv {var} {kept}; {HOSTILE[hostile].format(var, root=host.root)}")
+    try:
+        done = manage(host, "touch /var/pwned; echo ran")
+        assert (done.code, done.out) == (1, ""), done
+        assert f"{var}: found " in done.err
+        assert "--sealed" in done.err
+        assert host.layout_mounts() == []
+        assert not (host.root / "s/a/etc/pwned").exists()
+        if hostile == "a link":
+            assert manage(host, "echo ran", "--sealed").out == "ran\n"
+    finally:
+        host.ok(f"rm -f {var}; mv {kept} {var}")
+
+
+def test_whatever_the_jail_made_of_other_places_a_session_opens(host: FreeBSD) -> None:
+    host.ok(f"cd {host.root}/t/a; mv tmp kept; ln -s /etc tmp; mv var/tmp var/kept; mkfifo var/tmp")
+    try:
+        done = manage(host, "echo mine >/tmp/mine && cat /tmp/mine")
+        assert (done.code, done.out) == (0, "mine\n"), done
+    finally:
+        host.ok(f"cd {host.root}/t/a; rm tmp var/tmp; mv kept tmp; mv var/kept var/tmp")
+
+
+def swapped(host: FreeBSD, *names: str) -> None:
+    """Rename directories of t as a jail does that runs; Linux lets only another mount namespace do it."""
+    for name in names:
+        place = host.root / "t/a" / name
+        place.rename(place.with_name(f"{name}.kept"))
+        place.mkdir()
+        (place / "trap").touch()
+
+
+def put_back(host: FreeBSD, *names: str) -> None:
+    for name in names:
+        place = host.root / "t/a" / name
+        (place / "trap").unlink()
+        place.rmdir()
+        place.with_name(f"{name}.kept").rename(place)
+
+
+@pytest.mark.parametrize("standing", [False, True], ids=["of its own", "always mounted"])
+def test_a_running_jail_cannot_take_the_private_tmp_away(host: FreeBSD, standing: bool) -> None:
+    if standing:
+        host.does("mount", "a", "--manage")
+    before = host.layout_mounts()
+    root = host.root / "s/a/root"
+    script = f"touch /root/ready; {until('test -e /root/go')}; ls -A /tmp /var/tmp/; echo mine >/tmp/mine"
+    line = command(host, "manage", "a", "--", "sh", "-c", script)
+    host.ok(f"{line} >out 2>err & echo $! >pid")
+    end = time.monotonic() + 20
+    while not (root / "ready").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    swapped(host, "tmp", "var")
+    (root / "go").touch()
+    host.ok(until("! kill -0 $(cat pid) 2>/dev/null"))
+    said, told = (host.work / "out").read_text(), (host.work / "err").read_text()
+    assert said == "/tmp:\n\n/var/tmp/:\n", (said, told)
+    assert [entry.name for entry in (host.root / "t/a/tmp").iterdir()] == ["trap"]
+    put_back(host, "tmp", "var")
+    assert host.layout_mounts() == before
+    host.ok(f"rm {root}/ready {root}/go")
+    if standing:
+        host.does("umount", "a")
+
+
+def test_a_tmp_on_a_directory_of_the_jail_is_taken_away(host: FreeBSD) -> None:
+    """The control for the one above: what a session had before."""
+    host.ok(
+        f"mkdir view; mount -t nullfs -o rw,nosuid,noexec,nosymfollow {host.root}/t/a $PWD/view\n"
+        "cd view/tmp && mount -t tmpfs -o rw,nosuid tmpfs . && touch ../tmp/mine"
+    )
+    assert host.ok(f"ls {host.work}/view/tmp") == "mine\n"
+    swapped(host, "tmp")
+    assert host.ok(f"ls {host.work}/view/tmp") == "trap\n"
+    put_back(host, "tmp")
+    host.ok(f"umount {host.work}/view/tmp; umount {host.work}/view; rmdir {host.work}/view")
+
+
+def test_what_tools_believe_is_the_sessions_own(host: FreeBSD) -> None:
+    """As the skeleton has it, and gone with the session."""
+    places = [host.root / tree / "var/db/ports" for tree in ("skel/t", "t/a")]
+    for place in places:
+        host.ok(f"mkdir -p {place}; echo {place.parts[-4]} >{place}/from")
+    done = manage(host, "cat /var/db/ports/from; touch /var/db/ports/mine")
+    assert (done.code, done.out) == (0, "t\n"), done
+    for place in places:
+        assert not (place / "mine").exists()
+        host.ok(f"rm -r {place}")
 
 
 def test_what_is_left_running_ends_with_the_session(host: FreeBSD) -> None:
@@ -256,7 +351,7 @@ def test_a_terminal_that_goes_away_ends_the_session(host: FreeBSD) -> None:
 
 def test_what_a_killed_session_left_is_found_by_verify_and_cleared_by_recover(host: FreeBSD) -> None:
     killed(host)
-    assert host.layout_mounts() == [*VIEW, ("tmpfs", "manage/a/t/tmp")]
+    assert host.layout_mounts() == [*VIEW, *OF_SESSION]
     assert {"S3-left", "S3-view"} <= codes(host)
     said = host.layout("recover")
     assert "ended jail layout-manage-a" in said.out + said.err
@@ -273,7 +368,7 @@ def test_the_next_session_clears_what_a_killed_one_left(host: FreeBSD) -> None:
 
 
 def test_after_a_reboot_there_is_nothing_left_to_clear(host: FreeBSD) -> None:
-    (host.root / ".layout/manage-a.mounts").write_text(json.dumps([f"{host.root}/manage/a"]))
+    (host.root / ".layout/manage-a.mounts").write_text(json.dumps([["nullfs", f"{host.root}/manage/a"]]))
     assert codes(host) == set()
     assert manage(host, "true").err == "a: 0 changes in s and mroot\n"
 
@@ -307,8 +402,7 @@ def test_a_session_opens_on_the_oldest_release_too(tmp_path_factory: pytest.Temp
         host.does("init", "a", "--base", host.small_base(), "--manage", "boot", "--preset", "classic")
         before = host.layout_mounts()
         done = manage(host, "echo $TMPDIR")
-        assert (done.code, done.out) == (0, "/root\n"), done
-        assert "mounted without nosymfollow, so /tmp is the jail's own" in done.err
+        assert (done.code, done.out) == (0, "/tmp\n"), done
         assert f"{host.root}/manage/a/dev: shows ada0" in done.err
         assert host.layout_mounts() == before
     finally:
@@ -331,6 +425,9 @@ def test_without_its_devfs_rules_nothing_is_mounted(tmp_path_factory: pytest.Tem
 def test_a_pair_that_is_always_mounted_stays(host: FreeBSD) -> None:
     host.does("mount", "a", "--manage")
     before = host.layout_mounts()
+    done = meanwhile(host, f"{command(host, '--json', 'verify', 'a')} >found")
+    found = json.loads((host.work / "found").read_text())["jails"]["a"]["findings"]
+    assert [f["code"] for f in found if "/manage/" in f["path"]] == ["S3-session"]
     done = manage(host, "touch /tmp/mine; echo ran")
     assert (done.code, done.out) == (0, "ran\n"), done
     assert not (host.root / "t/a/tmp/mine").exists()
@@ -338,7 +435,8 @@ def test_a_pair_that_is_always_mounted_stays(host: FreeBSD) -> None:
     done = manage(host, "echo ran", "--sealed")
     assert "layout umount --manage a first" in done.err
     killed(host)
-    assert host.layout_mounts() == [*before, ("tmpfs", "manage/a/t/tmp")]
+    assert host.layout_mounts() == [*before, *OF_SESSION]
+    assert "S3-left" in codes(host)
     assert "layout recover" in host.fails("umount", "a")
     host.does("recover")
     assert host.layout_mounts() == before

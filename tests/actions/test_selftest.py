@@ -95,7 +95,7 @@ def test_a_session_with_the_jails_own_t_is_found_out(monkeypatch: pytest.MonkeyP
     from layout.actions import manage_linux
 
     monkeypatch.setattr(manage_linux, "_GUARDS", ())
-    monkeypatch.setattr(manage_linux, "_COVERED", ())
+    monkeypatch.setattr(manage_linux, "COVERED", ())
     monkeypatch.setattr(manage_linux, "_DPKG", {})
     monkeypatch.setattr(prepare_linux, "ENGINES", {"bwrap": bwrap})
     found = run()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from layout.core.errors import LayoutError
 from layout.host.run import CommandError, require, run, which
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_words_reach_the_program_unchanged() -> None:
@@ -31,6 +36,12 @@ def test_another_status_is_an_error_with_the_last_words() -> None:
     assert caught.value.hint == "try again"
     assert "exit status 3: bad \\x1b[1m" in str(caught.value)
     assert run("sh", "-c", "exit 3", ok=(0, 3)).status == 3
+
+
+def test_a_working_directory_that_cannot_be_entered_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match="No such file or directory") as caught:
+        run("true", cwd=str(tmp_path / "none"), hint="look again")
+    assert caught.value.hint == "look again"
 
 
 def test_one_that_a_signal_ends_is_an_error() -> None:
