@@ -400,7 +400,12 @@ def test_a_session_opens_on_the_oldest_release_too(tmp_path_factory: pytest.Temp
     host = FreeBSD(tmp_path_factory.mktemp("old").resolve(), "--release", "14.3-RELEASE")
     try:
         host.does("init", "a", "--base", host.small_base(), "--manage", "boot", "--preset", "classic")
-        before = host.layout_mounts()
+        before, clean = host.layout_mounts(), codes(host)
+        looks = f"{command(host, '--json', 'verify', 'a')} >found"
+        done = meanwhile(host, f"{looks}; {command(host, 'mount', 'a')}")
+        assert (done.code, done.out) == (0, "0 mounts mounted, 1 jail\n"), done
+        found = json.loads((host.work / "found").read_text())["jails"]["a"]["findings"]
+        assert {f["code"] for f in found if "/manage/" in f["path"]} == clean | {"S3-session"}
         done = manage(host, "echo $TMPDIR")
         assert (done.code, done.out) == (0, "/tmp\n"), done
         assert f"{host.root}/manage/a/dev: shows ada0" in done.err

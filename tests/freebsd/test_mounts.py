@@ -210,6 +210,40 @@ def test_another_view_is_another_device(pair: tuple[Path, Path], run: Run) -> No
         os.link(source / "file", target / "other")
 
 
+def test_a_mount_over_a_nullfs_comes_and_goes_alone(pair: tuple[Path, Path], run: Run) -> None:
+    """And its place in the table is above; what is mounted in it does not know what is covered."""
+    source, target = pair
+    (source / "var").mkdir()
+    run("mount", "-t", "nullfs", "-o", "rw", source, target)
+    run("mount", "-t", "tmpfs", "-o", "rw,nosuid,mode=755", "tmpfs", target)
+    (target / "var").mkdir()
+    run("mount", "-t", "nullfs", "-o", "rw,nosuid,noexec,nosymfollow", source / "var", target / "var")
+    assert [row["fstype"] for row in table() if row["node"] == str(target)] == ["nullfs", "tmpfs"]
+    [row] = [row for row in table() if row["node"] == str(target / "var")]
+    assert row["special"] == str(source / "var")
+    assert (source / "var").stat().st_ino == (target / "var").stat().st_ino
+    run("umount", row["fsid"])
+    [_, tmpfs] = [row for row in table() if row["node"] == str(target)]
+    run("umount", tmpfs["fsid"])
+    assert [row["fstype"] for row in table() if row["node"] == str(target)] == ["nullfs"]
+    assert (target / "file").exists()
+
+
+@pytest.mark.skipif(PRETENDED, reason="Linux refuses it in one mount namespace")
+def test_a_mount_in_a_nullfs_goes_with_the_directory_below(pair: tuple[Path, Path], run: Run) -> None:
+    """Why a session has no mount of its own on the jail's tmp."""
+    source, target = pair
+    (source / "tmp").mkdir()
+    run("mount", "-t", "nullfs", "-o", "rw", source, target)
+    run("mount", "-t", "tmpfs", "-o", "rw", "tmpfs", target / "tmp")
+    (target / "tmp/mine").touch()
+    (source / "tmp").rename(source / "gone")
+    (source / "tmp").mkdir()
+    assert not (target / "tmp/mine").exists()
+    [row] = [row for row in table() if row["fstype"] == "tmpfs" and row["node"] == str(target / "tmp")]
+    run("umount", row["fsid"])
+
+
 def test_a_socket_made_in_one_view_answers_in_the_other(
     pair: tuple[Path, Path], run: Run, monkeypatch
 ) -> None:

@@ -16,8 +16,18 @@ from layout.host.beneath import Dir
 from layout.host.site import running_platform
 
 
+def _wanted(scene: JailScene) -> Iterator[tuple[Mount, ...]]:
+    """Return what can be looked at: on FreeBSD an open session covers a t that is always mounted."""
+    plan, live = scene.plan, scene.scene.live
+    for tree in mounting.wanted(plan):
+        if scene.session is None:
+            yield tree
+        else:
+            yield tuple(mount for mount in tree if not mounting.is_under_session(plan, mount, live))
+
+
 def _trees(scene: JailScene) -> Iterator[tuple[Mount, ...]]:
-    yield from mounting.wanted(scene.plan)
+    yield from _wanted(scene)
     if scene.mounts_of_running:
         yield scene.mounts_of_running
 
@@ -43,7 +53,7 @@ def single(scene: JailScene) -> Iterator[Finding]:
 
 def sources(scene: JailScene) -> Iterator[Finding]:
     """S1: each shows what it is planned to show, by the table and by device and inode."""
-    for tree in mounting.wanted(scene.plan):
+    for tree in _wanted(scene):
         wrong = {found.path: found for found in _of_tree(scene, tree, compare.wrong_source)}
         yield from wrong.values()
         yield from _by_inode(scene, tree, wrong.keys())
