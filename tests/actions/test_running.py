@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from busybox_yard import BUSYBOX, busybox_yard, eventually, fetch, processes, profile, web
+from busybox_yard import BUSYBOX, busybox_yard, command_of, eventually, fetch, processes, profile, web
 from yard import Yard
 
 if TYPE_CHECKING:
@@ -53,6 +53,16 @@ def engine(yard: Yard) -> int:
     """Return the process that keeps jail a."""
     record = (yard.root / ".layout/run/a.toml").read_text(encoding="utf-8")
     return int(record.partition("pid = ")[2].split()[0])
+
+
+def test_a_command_ends_with_the_layout_that_was_killed(yard: Yard) -> None:
+    yard.ok("start", "a")
+    before = processes()
+    with yard.process("exec", "a", "--", "/bin/sleep", "98", stdin=subprocess.DEVNULL) as inside:
+        assert eventually(lambda: any(command_of(pid) == "/bin/sleep 98" for pid in processes() - before))
+        inside.kill()
+    assert eventually(lambda: not processes() - before)
+    yard.ok("stop", "a")
 
 
 def test_a_service_runs_and_ends_and_nothing_is_left(yard: Yard) -> None:

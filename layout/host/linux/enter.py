@@ -65,7 +65,8 @@ class Entry:
             if channel.recv(len(confined.GO)) != confined.GO:
                 return 1
             variables = self._variables(os.environ.get("TERM"))
-            child = forked.fork(lambda: self._become(standard, slave, variables, channel))
+            own = os.pidfd_open(os.getpid())
+            child = forked.fork(lambda: self._become(standard, slave, variables, channel, own))
         except BaseException as error:  # all of them: a traceback helps nobody on the other side of a fork
             confined.report(channel, confined.failure(error, "to enter the jail", self.name))
             return 1
@@ -121,7 +122,10 @@ class Entry:
         slave: int,
         variables: dict[str, str],
         channel: socket.socket,
+        parent: int,
     ) -> int:
+        # The jail goes on, and so would the command in it when layout is killed.
+        process.die_with_parent(parent)
         return confined.become(
             self.name,
             self.command or ("/bin/sh",),
