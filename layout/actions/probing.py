@@ -38,7 +38,7 @@ class Probed(msgspec.Struct):
     @property
     def ok(self) -> bool:
         """Nothing gave way, and all could be tried."""
-        return not self.findings
+        return not any(one.severity == "error" for found in self.findings.values() for one in found)
 
     def add(self, other: Probed) -> None:
         """Take up what came of other probes."""
@@ -110,7 +110,7 @@ def _on_linux(
     from layout.host.linux import probe as host
 
     name, top = plan.jail.name, plan.tables.jail[0].target
-    lives, pid = running_linux.inside(context, plan)
+    lives, pid, apart = running_linux.inside(context, plan)
     if not lives:
         if not live.at(top):
             return None
@@ -118,7 +118,7 @@ def _on_linux(
         return expected, host.stopped(_task(expected, special), top, expected.capabilities)
     if pid is None:
         raise LayoutError(name, "no process in the jail", "one to follow into it", f"layout restart {name}")
-    expected = _expect(plan, host.mounts_of(pid))
+    expected = msgspec.structs.replace(_expect(plan, host.mounts_of(pid)), apart=apart)
     attempts = host.running(_task(expected, special), name, pid, expected.capabilities)
     held, looked = host.held_outside(pid)
     return expected, [*attempts, *(held or [Attempt("A6", "descriptor", "processes", "/")] * looked)]

@@ -151,21 +151,26 @@ def running(context: Context, plan: JailPlan) -> Running | None:
 
 def execute(context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
     """Run a command in the running jail; see layout.actions.running."""
-    lives, pid = inside(context, plan)
+    lives, pid, _ = inside(context, plan)
     if not lives:
         name = plan.jail.name
         raise LayoutError(name, "not running", "a running jail", f"layout start {name}")
     return prepare_linux.execute(plan, pid, argv)
 
 
-def inside(context: Context, plan: JailPlan) -> tuple[bool, int | None]:
-    """Say whether a jail runs, and return a process by which it can be entered; None when there is none."""
+def inside(context: Context, plan: JailPlan) -> tuple[bool, int | None, bool]:
+    """Say whether a jail runs, by which process it is entered, if any, and whether it has processes of its own.
+
+    A unit is among the host's.
+    """
     with context.open() as root, root.open(".layout") as state:
         record = _read(state, plan.jail.name)
     found = _look(context, record, plan) if record is not None else None
     if record is None or found is None:
-        return False, None
-    return True, found.pid if record.process is None else _first(record.engine, record.process.pid)
+        return False, None, True
+    if record.process is None:
+        return True, found.pid, False
+    return True, _first(record.engine, record.process.pid), True
 
 
 def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from layout.core.compare import is_below
-from layout.core.findings import Finding, error
+from layout.core.findings import Finding, error, warning
 from layout.core.model import Copy, Directory, JailPlan, Mount, Platform
 from layout.core.mountinfo import MountPoint
 from layout.core.plan import LINKS
@@ -67,6 +67,8 @@ class Expected(msgspec.Struct, frozen=True):
     """Files, or directories of some, that the jail executes."""
     capabilities: tuple[str, ...]
     """Linux: what its service may keep, in lower case."""
+    apart: bool = True
+    """Its engine gives it processes of its own; a unit of systemd sees, and as root signals, the host's."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -232,6 +234,9 @@ def _judge(expected: Expected, place: Place, attempt: Attempt) -> Finding | None
         case "A6":
             if done:
                 return None
+            if attempt.action == "process" and not expected.apart:
+                hint = "layout restart NAME --engine bwrap, or nspawn: they give it processes of its own"
+                return warning("A6-outside", where, outcome, "nothing outside the jail", hint)
             return error("A6-outside", where, outcome, "nothing outside the jail", "layout restart NAME")
         case "A7":
             if done:

@@ -187,6 +187,14 @@ def test_a_jail_of_a_world_of_its_own_may_write_and_execute_in_it() -> None:
     assert judge(found, [Attempt("A1", "create", "/etc", "/"), Attempt("A2", "execve", "/etc", "/")]) == []
 
 
+def test_processes_of_the_host_are_a_warning_where_the_engine_has_no_others() -> None:
+    seen = Attempt("A6", "process", "processes", "/", "process 7, which is outside")
+    held = Attempt("A6", "descriptor", "process 7", "/", "a directory outside as fd/9")
+    found = judge(msgspec.structs.replace(expected(), apart=False), [seen, held])
+    assert [one.severity for one in found] == ["warning", "error"]
+    assert [one.severity for one in judge(expected(), [seen])] == ["error"]
+
+
 def test_a_jail_without_mounts_has_nothing_to_probe() -> None:
     assert expect(plan(), ()) is None
 
