@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 IN_BOX = os.environ.get("LAYOUT_BOX") == "1"
 
+CLAIMS = os.environ.get("LAYOUT_CLAIMS")
+"""A directory that runs of the same tests share, each with a box of its own (.ci/test); None: all is ours."""
+MINE: set[Path] = set()
+OTHERS: set[Path] = set()
+
 
 HOST_ROOT = (
     "actions/test_host_scripts.py",
@@ -78,6 +83,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("box") and (not IN_BOX or any(part in item.nodeid for part in HOST_ROOT)):
             item.add_marker(skip)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Of several runs that share a directory of claims, only the first to come to a file has its tests."""
+    if CLAIMS is None or item.path in MINE:
+        return None
+    if item.path not in OTHERS:
+        name = str(item.path.relative_to(HERE)).replace("/", "-")
+        try:
+            os.close(os.open(f"{CLAIMS}/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            OTHERS.add(item.path)
+        else:
+            MINE.add(item.path)
+            return None
+    return True  # nothing more is done about it here
 
 
 def leave_out_daemons(items: list[pytest.Item]) -> None:

@@ -159,7 +159,7 @@ def execute(context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
 
 
 def inside(context: Context, plan: JailPlan) -> tuple[bool, int | None, bool]:
-    """Say whether a jail runs, by which process it is entered, if any, and whether it has processes of its own.
+    """Say whether a jail runs, by which process it is entered, if any, and whether its processes are its own.
 
     A unit is among the host's.
     """

@@ -250,6 +250,8 @@ base_record() {
     printf 'entries = %s\nbytes = %s\nsys_directory = %s\n' "$entries" "$bytes" "$sys_directory"
     toml_list removed "${removed%?}"
     toml_list setuid "$setuid"
+    # sh cannot read a file's capabilities: verify finds those of a base that a script made.
+    toml_list capable ''
     printf 'sha256 = "%s"\n' "$sha256"
     toml_list notes "$notes"
     printf '\n[%sleft_out]\n%s' "$1" "$left_out"
