@@ -59,6 +59,46 @@ HOST_ROOT = (
     "test_a_copy_keeps_what_there_is",
     "test_only_a_regular_file_is_read_and_never_waited_for[device]",
     "test_a_classic_jail_with_its_writable_view_always_mounted",
+    # Their programs become users that such a namespace does not have.
+    "actions/test_osless.py",
+    "test_the_osless_example_does_what_it_says",
+    "test_a_daemon_answers_from_a_root_with_nothing_but_what_it_needs",
+    "test_another_user_and_his_entry_alone",
+    # They ask for the grade full, or for no finding at all: there it is weak, and verify warns (S3-weak).
+    "test_verify_sees_what_was_changed_behind_its_back",
+    "actions/test_full.py::test_the_outside_is_answered_by_accounts_of_its_own",
+    "actions/test_full.py::test_what_is_not_as_planned_of_a_running_jail_is_found",
+    "actions/test_full.py::test_a_second_view_of_the_world_and_a_weaker_mount_are_found",
+    "actions/test_full.py::test_a_directory_of_the_host_is_seen_and_no_more",
+    "actions/test_network.py::test_the_outside_gets_through_a_redirect_to_a_jail_and_nowhere_else",
+    "actions/test_network.py::test_both_versions_of_ip_have_a_link",
+    # Controls that have to work (device nodes, handles) cannot; how that is told has a test.
+    "actions/test_selftest.py::test_all_that_must_be_blocked_is_blocked_under_every_engine",
+    "actions/test_selftest.py::test_a_session_",
+    "actions/test_selftest.py::test_a_sealed_session_has_no_residue",
+    "actions/test_selftest.py::test_an_engine_that_keeps_all_capabilities_is_found_out",
+    "test_what_root_of_the_jail_left_in_t_is_named",
+    "test_a_sabotage_is_found[file_in_mroot_of_a_user]",
+    "test_a_sabotage_is_found[link_in_mroot_of_a_user]",
+    "test_a_sabotage_is_found[files_in_s_of_a_user]",
+    "test_what_came_with_the_base_is_known",
+    "test_files_of_a_user_that_the_profile_names_are_expected",
+    "actions/test_verify_clean.py",
+    # nspawn does not start there.
+    "nspawn]",
+    "test_a_low_port_costs_the_user_namespace_and_verify_says_so",
+    "test_a_full_grade_is_a_user_of_the_host_without_any_rights",
+    "test_the_ready_check_can_be_a_command_in_the_jail_or_a_socket",
+    "test_root_in_a_jail_gets_nowhere",
+    "test_the_attacks_work_where_all_capabilities_are_kept",
+    # The stand-in for FreeBSD becomes the users of its jails.
+    "actions/test_freebsd_full.py",
+    "actions/test_freebsd_osless.py",
+    # Mutations whose sabotage takes an owner or a device node.
+    "test_without_a_check_a_sabotage_is_overlooked[HOST: owners of mroot]",
+    "test_without_a_check_a_sabotage_is_overlooked[HOST: devices in mroot]",
+    "test_without_a_check_a_sabotage_is_overlooked[JAIL: owners of s]",
+    "test_without_a_check_a_sabotage_is_overlooked[JAIL: devices in",
 )
 """Parts of the names of tests that need other users' files, device nodes or terminals of the host: a
 user namespace of one user has none of them, so they are skipped there, with that reason. Root runs all."""

@@ -279,7 +279,10 @@ def test_killed_at_any_moment_it_leaves_whole_jails_only(tmp_path: Path) -> None
     names = tuple(f"k{number}" for number in range(60))
     cut = 0
     with yard_at(tmp_path / "kill", names=names) as yard:
-        for number in range(6):
+        for number in range(30):
+            # On a machine with other work all may be mounted before anybody looks: then once more.
+            if number >= 6 and cut:
+                break
             with yard.process("mount") as process:
                 while not yard.mounts() and process.poll() is None:
                     time.sleep(0.0005)
