@@ -108,7 +108,8 @@ class HostMount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     writable: bool = False
     """The jail may write there: into the host's own directory."""
     optional: bool = False
-    """FreeBSD: the host boots even when it cannot be mounted (failok)."""
+    """FreeBSD: the host boots even when it cannot be mounted (failok); a jail that jail(8)
+    mounts does not start without it."""
 
 
 class JailParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

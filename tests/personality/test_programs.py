@@ -132,6 +132,14 @@ def test_daemon_keeps_the_pid_of_its_child(host: Host) -> None:
     host.refused("daemon -s 1 true", "usage")
 
 
+def test_daemon_is_back_before_the_command_and_resets_no_signal(host: Host) -> None:
+    host.ok(
+        "trap '' INT; daemon -p $PWD/pid -f sleep 500; while ! test -s pid; do :; done\n"
+        "ps -p $(cat pid) -o command= | grep -vx 'sleep 500'; sleep 0.5\n"
+        "ps -p $(cat pid) -o command= | grep -x 'sleep 500'; kill -INT $(cat pid); sleep 0.1; kill $(cat pid)"
+    )
+
+
 def test_daemon_starts_again_what_ends(host: Host) -> None:
     host.ok(
         "daemon -r -P $PWD/super -o $PWD/log sh -c 'echo up; exec sleep 0.2'; sleep 1.6; kill $(cat super)\n"
