@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 HERE = Path(__file__).resolve().parent
 IN_BOX = os.environ.get("LAYOUT_BOX") == "1"
 
 CLAIMS = os.environ.get("LAYOUT_CLAIMS")
 """A directory that runs of the same tests share, each with a box of its own (.ci/test); None: all is ours."""
-MINE: set[Path] = set()
-OTHERS: set[Path] = set()
 
 
 HOST_ROOT = (
@@ -128,20 +126,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """Of several runs that share a directory of claims, only the first to come to a file has its tests."""
-    if CLAIMS is None or item.path in MINE:
+    if CLAIMS is None or session.testsfailed or session.config.option.collectonly:
         return None
-    if item.path not in OTHERS:
-        name = str(item.path.relative_to(HERE)).replace("/", "-")
-        try:
-            os.close(os.open(f"{CLAIMS}/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError:
-            OTHERS.add(item.path)
-        else:
-            MINE.add(item.path)
-            return None
-    return True  # nothing more is done about it here
+    items = claimed(session.items)
+    item = next(items, None)
+    while item is not None:
+        following = next(items, None)
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        item = following
+    return True
+
+
+def claimed(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """Yield the tests of the files that no other run has taken by the time that it is their turn."""
+    files: dict[Path, bool] = {}
+    for item in items:
+        if item.path not in files:
+            name = str(item.path.relative_to(HERE)).replace("/", "-")
+            try:
+                os.close(os.open(f"{CLAIMS}/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            except FileExistsError:
+                files[item.path] = False
+            else:
+                files[item.path] = True
+        if files[item.path]:
+            yield item
 
 
 def leave_out_daemons(items: list[pytest.Item]) -> None:
