@@ -60,6 +60,7 @@ HOST_ROOT = (
     # Their programs become users that such a namespace does not have.
     "actions/test_osless.py",
     "test_the_osless_example_does_what_it_says",
+    "test_an_osless_jail_has_no_interpreter_to_name",
     "test_a_daemon_answers_from_a_root_with_nothing_but_what_it_needs",
     "test_another_user_and_his_entry_alone",
     # They ask for the grade full, or for no finding at all: there it is weak, and verify warns (S3-weak).
