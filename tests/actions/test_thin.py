@@ -262,6 +262,11 @@ def test_nothing_of_root_is_mounted_and_no_tree_of_others_is_executed(
     tree.mkdir()
     text = daemon.profile().replace("stop_timeout = 3\n", f'[linux.thin]\nroot = "{tree}"\n', 1)
     profile.write_text(text, encoding="utf-8")
+    for place in (yard.root / "t/b", yard.top):
+        profile.write_text(text.replace(str(tree), str(place)), encoding="utf-8")
+        done = yard.run("start", "a")
+        assert (done.code, f"thin.root: found {place}" in done.err) == (2, True)
+    profile.write_text(text, encoding="utf-8")
     tree.chmod(0o777)
     assert "others can change" in yard.run("start", "a").err
     tree.chmod(0o755)

@@ -59,6 +59,10 @@ def _origin(context: Context, root: str) -> tuple[str, str]:
     if root == "mroot":
         place = dict(SPLIT)["etc"]
         return f"{context.site.root}/j/mroot", f"{context.site.root}/skel/{place}"
+    ours = context.site.root
+    if compare.is_below(root, ours) or compare.is_below(ours, root):
+        hint = "the shared base is root = 'mroot'"
+        raise UsageError("thin.root", root, f"a directory apart from {ours}, where jails write", hint)
     try:
         with open_root(root) as top:
             found = os.fstat(top.fd)
