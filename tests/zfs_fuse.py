@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DIRECTORIES = ("/run/zfs", "/run/lock/zfs")
+_SOCKET = Path("/run/zfs/zfs_socket")
 _STATE = Path("/var/lib/zfs")
 _FUSE = Path("/dev/fuse")
 _SIZE = 128 << 20
@@ -61,11 +62,13 @@ def _pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for path in _DIRECTORIES:
         Path(path).mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-n", "-t", "tmpfs", "-o", "mode=700", "none", str(_STATE)], check=True)
+    # One that was killed leaves its socket, where nobody answers.
+    _SOCKET.unlink(missing_ok=True)
     with (work / "log").open("w", encoding="utf-8") as log:
         daemon = subprocess.Popen(["zfs-fuse", "--no-daemon", "--no-kstat-mount"], stdout=log, stderr=log)
     try:
         end = time.monotonic() + _SECONDS
-        while not Path("/run/zfs/zfs_socket").exists():
+        while not _SOCKET.exists():
             assert daemon.poll() is None and time.monotonic() < end, (work / "log").read_text()
             time.sleep(0.02)
         image = work / "image"

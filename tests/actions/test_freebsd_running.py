@@ -118,7 +118,7 @@ def test_a_jail_from_init_to_destroy(host: Whole) -> None:
 def test_a_trial_runs_its_jail_and_leaves_the_host_alone(freebsd: FreeBSD) -> None:
     host = freebsd
     host.write("jails/etc/profiles/a.toml", DAEMON % "")
-    host.ok(f"chmod 700 {host.root}; cp -R /etc /tmp/etc.before")
+    host.ok(f"chmod 700 {host.root}; cp -R /etc /tmp/etc.trial")
     host.does("init", "--base", base(host), "a")
     host.does("start", "a")
     assert host.told("status", "a")["jails"]["a"]["running"]["notes"] == []
@@ -126,7 +126,7 @@ def test_a_trial_runs_its_jail_and_leaves_the_host_alone(freebsd: FreeBSD) -> No
     host.does("stop", "a")
     assert "not running" in host.layout("stop", "a").err
     assert mounted(host) == WHOLE
-    host.ok("diff -r /etc /tmp/etc.before")
+    host.ok("diff -r /etc /tmp/etc.trial")
     host.does("umount", "a")
     host.does("destroy", "a")
     assert host.ok(f"ls {host.root}/etc/jail.conf.d") == ""

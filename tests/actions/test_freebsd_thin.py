@@ -50,9 +50,9 @@ def answer(daemon: Daemon) -> dict[str, str]:
 
 def test_layout_runs_a_jail_from_init_to_destroy(freebsd: FreeBSD, daemon: Daemon) -> None:
     host = freebsd
-    host.ok("cp -R /etc /tmp/etc.before")
+    host.ok("cp -R /etc /tmp/etc.thin")
     host.does("init", "a")
-    host.ok("diff -r /etc /tmp/etc.before")
+    host.ok("diff -r /etc /tmp/etc.thin")
     gone(host)
     host.does("start", "a")
     assert answer(daemon) == ANSWER
