@@ -97,6 +97,12 @@ def test_layout_runs_a_jail_from_init_to_destroy(freebsd: FreeBSD, daemon: Daemo
 
 def test_whatever_ends_it_nothing_is_left(freebsd: FreeBSD, daemon: Daemon) -> None:
     host = freebsd
+
+    def stopped() -> bool:
+        host.layout("stop", "a")
+        time.sleep(0.5)  # what goes on by itself may come up only now
+        return not host.layout_mounts()
+
     host.does("init", "a")
     # The daemon is killed.
     host.does("start", "a")
@@ -111,8 +117,7 @@ def test_whatever_ends_it_nothing_is_left(freebsd: FreeBSD, daemon: Daemon) -> N
     command = f"timeout -s KILL %s {' '.join(host_command(host))} start a"
     for seconds in (0.4, 0.8):
         host(command % seconds)
-        host.layout("stop", "a")
-        assert eventually(lambda: not host.layout_mounts(), 10)
+        assert eventually(stopped, 30)
     # What keeps it is killed: stop sees it.
     host.does("start", "a")
     host.ok(f"kill -9 $(cat {host.root}/.layout/thin/a.pid.keeper); killall -KILL -j a; sleep 0.5")
