@@ -29,16 +29,7 @@ def check(site: Site, plans: Sequence[JailPlan]) -> dict[str, str]:
     jails.require_release()
     running = {prison.name: prison for prison in jails.listed()}
     for plan in plans:
-        name = plan.jail.name
-        root = f"{site.root}/j/{name}"
-        other = running.get(name)
-        if other is not None and other.path != root:
-            raise LayoutError(
-                root,
-                f"a running jail {name} (jid {other.jid}) with the root {other.path}",
-                "no jail of this name, or this one",
-                "stop it, or choose another name",
-            )
+        jails.refuse_other(running.get(plan.jail.name), f"{site.root}/j/{plan.jail.name}")
     if site.trial:
         return {}
     return _check_host(site, _by_file(plans))

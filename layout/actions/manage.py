@@ -75,9 +75,7 @@ def session(
 ) -> Managed:
     """Run a session in the writable view of a jail with a shared root; see `manage`. Raises LayoutError."""
     mounting.require_platform(context.site)
-    if options.chroot and context.site.platform is not Platform.FREEBSD:
-        hint = "a session on Linux is always confined: leave it out"
-        raise UsageError("--chroot", str(context.site.platform), "FreeBSD", hint)
+    refuse_chroot(context.site.platform, options)
     name = plan.jail.name
     with (
         context.open() as root,
@@ -113,6 +111,13 @@ def session(
                     assert_never(context.site.platform)
         after = prints(root, f"s/{name}")
     return Managed(status, list(changes_between(before, after)), notes)
+
+
+def refuse_chroot(platform: Platform, options: SessionOptions) -> None:
+    """Make sure that a plain chroot(8) is asked for only where there is one. Raises UsageError."""
+    if options.chroot and platform is not Platform.FREEBSD:
+        hint = "a session on Linux is always confined: leave it out"
+        raise UsageError("--chroot", str(platform), "FreeBSD", hint)
 
 
 @contextlib.contextmanager

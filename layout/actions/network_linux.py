@@ -81,11 +81,9 @@ def _refuse_hidden(plan: JailPlan) -> None:
         if found is None and not route.address:
             found = next((one for one in ports.listeners(route.proto) if one.port == route.port), None)
         if found is not None and not ipaddress.ip_address(found.address).is_loopback:
-            owner = ports.owner(found.inode)
-            who = f"process {owner[0]} ({owner[1]})" if owner else "a process that /proc does not show"
             raise LayoutError(
                 f"{plan.jail.name}: redirect {route}",
-                f"{who} of the host listening on {found.address}",
+                f"{ports.holder(found.inode)} of the host listening on {found.address}",
                 "a port that nobody of the host has",
                 "redirect another port, or let that daemon listen elsewhere",
             )

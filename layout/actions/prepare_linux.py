@@ -53,6 +53,8 @@ class Own:
     etc: str
     programs: str
     """The tree with its programs."""
+    is_world: bool = False
+    """All of them are its own root's, setuid ones as well."""
 
     @classmethod
     def shared(cls, name: str) -> Own:
@@ -62,7 +64,7 @@ class Own:
     @classmethod
     def world(cls, name: str) -> Own:
         """Return those of a full jail, whose root can change them: for what that jail alone has."""
-        return cls(name, f"t/{name}/etc", f"t/{name}")
+        return cls(name, f"t/{name}/etc", f"t/{name}", is_world=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +132,9 @@ def decide(
 ) -> Decided:
     """Decide how a jail is started. Raises LayoutError, UsageError: nothing has been done then."""
     jail, service = plan.jail, plan.jail.settings.service
-    is_world = jail.kind is Kind.FULL
-    own = own or (Own.world(jail.name) if is_world else Own.shared(jail.name))
+    own = own or Own.shared(jail.name)
     check_service(jail)
-    chosen, program = _engine(engine or service.engine, ENGINES_OF_WORLDS if is_world else tuple(ENGINES))
+    chosen, program = _engine(engine or service.engine, ENGINES_OF_WORLDS if own.is_world else tuple(ENGINES))
     refuse_taken_ports(jail.name, service, jail.settings.network)
     command, capabilities = _as_user(root, own, service)
     shift, notes = user_namespace(context, plan, capabilities)
@@ -148,7 +149,7 @@ def decide(
         network=not (network.ip4 == ("disable",) and network.ip6 == ("disable",)),
         directories=directories(root, own.etc, service),
         shift=shift,
-        setuid=is_world,
+        setuid=own.is_world,
     )
     notes += ENGINES[chosen].NOTES
     grade: Literal["full", "weak"] = "weak" if notes else "full"
@@ -255,11 +256,9 @@ def refuse_taken_ports(name: str, service: Service, network: Network) -> None:
     for number, kind, where in pairs:
         found = ports.in_the_way(kind, number, where)
         if found is not None:
-            holder = ports.owner(found.inode)
-            who = f"process {holder[0]} ({holder[1]})" if holder else "a process that /proc does not show"
             raise LayoutError(
                 f"{name}: port {number}/{kind}",
-                f"{who} listening on {found.address}",
+                f"{ports.holder(found.inode)} listening on {found.address}",
                 "a port that nobody has",
                 "stop it, or give the service another address",
             )

@@ -212,14 +212,7 @@ def alone(context: Context, name: str) -> Iterator[None]:
 def own(context: Context, plan: JailPlan) -> Prison | None:
     """Return the running jail of this name. Raises LayoutError when it is another's."""
     prison = jails.find(plan.jail.name)
-    root = _root(context, plan)
-    if prison is not None and prison.path != root:
-        raise LayoutError(
-            root,
-            f"a running jail {prison.name} (jid {prison.jid}) with the root {prison.path}",
-            "no jail of this name, or this one",
-            "stop it, or choose another name",
-        )
+    jails.refuse_other(prison, _root(context, plan))
     return prison
 
 

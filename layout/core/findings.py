@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Literal
 
 import msgspec
@@ -103,18 +103,22 @@ def named(finding: Finding, name: str) -> Finding:
 
 def shortened(findings: Iterable[Finding]) -> list[Finding]:
     """Return findings with at most AT_MOST of one code, and one more that counts the rest."""
+    return few(((finding.code, finding) for finding in findings), AT_MOST)
+
+
+def few(findings: Iterable[tuple[Hashable, Finding]], most: int) -> list[Finding]:
+    """Return at most so many findings that have one key, and one more that counts the rest of them."""
     kept: list[Finding] = []
-    counts: Counter[str] = Counter()
-    last: dict[str, Finding] = {}
-    for finding in findings:
-        key = finding.code
+    counts: Counter[Hashable] = Counter()
+    last: dict[Hashable, Finding] = {}
+    for key, finding in findings:
         counts[key] += 1
-        if counts[key] <= AT_MOST:
+        if counts[key] <= most:
             kept.append(finding)
         else:
             last[key] = finding
     for key, finding in last.items():
-        more = f"{counts[key] - AT_MOST} more like these, this one the last"
+        more = f"{counts[key] - most} more like these, this one the last"
         kept.append(msgspec.structs.replace(finding, found=more))
     return kept
 

@@ -6,12 +6,12 @@ trying is done by layout.host.inside.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from layout.core.compare import is_below
-from layout.core.findings import Finding, error, warning
+from layout.core.findings import Finding, error, few, warning
 from layout.core.model import Copy, Directory, JailPlan, Mount, Platform
 from layout.core.mountinfo import MountPoint
 from layout.core.plan import LINKS
@@ -190,23 +190,14 @@ _SEALED = frozenset({"EROFS", "EPERM"})
 def judge(expected: Expected, attempts: Iterable[Attempt]) -> list[Finding]:
     """Return findings for what did not come out as it should, few of each kind in each place."""
     places = {place.path: place for place in expected.places}
-    told: dict[tuple[str, str], int] = {}
-    last: dict[tuple[str, str], Finding] = {}
-    found: list[Finding] = []
-    for attempt in attempts:
-        finding = _judge(expected, places.get(attempt.place, Place(attempt.place)), attempt)
-        if finding is None:
-            continue
-        key = finding.code, attempt.place
-        told[key] = told.get(key, 0) + 1
-        if told[key] <= _FEW:
-            found.append(finding)
-        else:
-            last[key] = finding
-    for key, finding in last.items():
-        more = f"{told[key] - _FEW} more like these, this one the last"
-        found.append(msgspec.structs.replace(finding, found=more))
-    return found
+
+    def judged() -> Iterator[tuple[tuple[str, str], Finding]]:
+        for attempt in attempts:
+            finding = _judge(expected, places.get(attempt.place, Place(attempt.place)), attempt)
+            if finding is not None:
+                yield (finding.code, attempt.place), finding
+
+    return few(judged(), _FEW)
 
 
 def _judge(expected: Expected, place: Place, attempt: Attempt) -> Finding | None:

@@ -154,23 +154,10 @@ class _Assembly:
 
     def programs(self, closure: Closure) -> None:
         """Add the programs, their libraries, and the links that lead to them."""
-        libraries = next(
-            (
-                os.path.dirname(f.path)
-                for f in closure.files
-                if os.path.basename(f.path).startswith("libc.so.")
-            ),
-            "",
-        )
         for file in closure.files:
             self.add(BaseFile(file.path[1:], self._host.real(file.source), file.mode & _CARRIED), file.size)
-        for link in closure.links:
+        for link in (*closure.links, *closure.beside_libc()):
             self._link(link.path, link.target)
-        for file in closure.files:
-            directory, name = os.path.split(file.path)
-            if libraries and directory in closure.directories:
-                # The base has no cache of ldconfig(8): beside libc every loader looks.
-                self._link(f"{libraries}/{name}", file.path)
 
     def data(self, platform: Platform) -> None:
         """Add files of the host that are neither programs nor libraries."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -76,6 +76,15 @@ class Closure:
     directories: tuple[str, ...]
     """Directories with libraries that a loader finds only by ld.so.conf(5) and the cache of ldconfig(8)."""
     missing: tuple[Missing, ...]
+
+    def beside_libc(self) -> Iterator[ClosureLink]:
+        """Yield the links that take the place of the cache of ldconfig(8): every loader looks beside libc."""
+        libc = (f.path for f in self.files if os.path.basename(f.path).startswith("libc.so."))
+        beside = os.path.dirname(next(libc, ""))
+        for file in self.files:
+            directory, name = os.path.split(file.path)
+            if beside and directory in self.directories:
+                yield ClosureLink(f"{beside}/{name}", file.path)
 
 
 def library_closure(

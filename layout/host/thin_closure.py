@@ -138,17 +138,10 @@ class _Assembly:
 
     def programs(self, closure: Closure) -> None:
         """Add the programs, their libraries, and the links that lead to them."""
-        libc = (f.path for f in closure.files if os.path.basename(f.path).startswith("libc.so."))
-        beside = os.path.dirname(next(libc, ""))
         for file in closure.files:
             self._file(file.path, file.source)
-        for link in closure.links:
+        for link in (*closure.links, *closure.beside_libc()):
             self._link(link.path, link.target)
-        for file in closure.files:
-            directory, name = os.path.split(file.path)
-            if beside and directory in closure.directories:
-                # There is no cache of ldconfig(8): beside libc every loader looks.
-                self._link(f"{beside}/{name}", file.path)
 
     def data(self) -> None:
         """Add files that are neither programs nor libraries."""

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import select
 import shlex
 import signal
 import sys
@@ -17,6 +16,7 @@ import pytest
 
 from tests.freebsd_host import HERE, SHIM, FreeBSD
 from tests.personality.host import ENTER, Done
+from tests.screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -287,34 +287,20 @@ def test_a_second_session_is_told_who_has_the_first(host: FreeBSD) -> None:
 # --- on a terminal ------------------------------------------------------------------------------------------
 
 
-class Terminal:
+class Terminal(Screen):
     """A session on a terminal whose other end we hold."""
 
+    errors = "replace"
+
     def __init__(self, host: FreeBSD, *words: str) -> None:
-        self.text = ""
         line = command(host, "manage", "a", *words)
         self.pid, self.master = pty.fork()
         if self.pid == 0:
             os.chdir(host.work)
             os.execvp(ENTER, [ENTER, "--join", str(host.shell.pid), "sh", "-c", f"{line}; echo code=$?"])
 
-    def expect(self, pattern: str, seconds: float = 20.0) -> str:
-        end = time.monotonic() + seconds
-        while not (found := re.search(pattern, self.text)):
-            left = end - time.monotonic()
-            assert left > 0, f"no {pattern!r} in {self.text!r}"
-            if select.select([self.master], [], [], left)[0]:
-                try:
-                    data = os.read(self.master, 65536)
-                except OSError:
-                    data = b""
-                assert data, f"no {pattern!r} in {self.text!r}"
-                self.text += data.decode("utf-8", "replace")
-        self.text = self.text[found.end() :]
-        return found[0]
-
-    def send(self, text: str) -> None:
-        os.write(self.master, text.encode())
+    def expect(self, pattern: str, seconds: float = 20.0) -> re.Match[str]:
+        return super().expect(pattern, seconds)
 
     def close(self) -> None:
         os.close(self.master)

@@ -22,6 +22,7 @@ from layout.host.site import running_platform
 if TYPE_CHECKING:
     from layout.actions.context import Context
     from layout.actions.manage import Managed
+    from layout.actions.prepare_linux import Decided, Own
     from layout.core.model import JailPlan
     from layout.core.running import Running
     from layout.host.beneath import Dir
@@ -107,16 +108,14 @@ class FullDesign(Design):
     ) -> Managed:
         """A confined session in the world while it is stopped: what runs there is the world's own."""
         from layout.actions import mounting, running
-        from layout.actions.manage import Managed, stdout_to_stderr
+        from layout.actions.manage import Managed, refuse_chroot, stdout_to_stderr
 
         name = plan.jail.name
         mounting.require_platform(context.site)
         for option, given in (("--sealed", options.sealed), ("--base-ro", options.base_ro)):
             if given:
                 raise UsageError(option, f"{name}, kind full", "a jail with a shared root", "leave it out")
-        if options.chroot and plan.jail.platform is not Platform.FREEBSD:
-            hint = "a session on Linux is always confined: leave it out"
-            raise UsageError("--chroot", str(plan.jail.platform), "FreeBSD", hint)
+        refuse_chroot(plan.jail.platform, options)
         notes: list[str] = []
         with (
             context.open() as root,
@@ -145,6 +144,15 @@ class FullDesign(Design):
         return Managed(status, [], notes, compared=False)
 
     # -- the service --------------------------------------------------------------------------------
+
+    def decided(
+        self, context: Context, root: Dir, plan: JailPlan, engine: str | None, own: Own | None
+    ) -> Decided:
+        """With the accounts and programs of its world, and setuid ones that work."""
+        from layout.actions import prepare_linux
+
+        world = own or prepare_linux.Own.world(plan.jail.name)
+        return prepare_linux.decide(context, root, plan, engine, world)
 
     def start(self, context: Context, plan: JailPlan, tell: Tell, engine: str | None) -> Running:
         """Start it, and say what of the host is in the way."""

@@ -56,6 +56,17 @@ def listed() -> list[Prison]:
     return found
 
 
+def refuse_other(prison: Prison | None, root: str) -> None:
+    """Make sure that a running jail is the one with this root. Raises LayoutError."""
+    if prison is not None and prison.path != root:
+        raise LayoutError(
+            root,
+            f"a running jail {prison.name} (jid {prison.jid}) with the root {prison.path}",
+            "no jail of this name, or this one",
+            "stop it, or choose another name",
+        )
+
+
 def _from_json(text: str) -> list[Prison]:
     # Imported late: verify loads this module on Linux as well.
     import json

@@ -58,6 +58,17 @@ class Entry:
         process.forbid_inspection()
         syscalls.setns(self.target, syscalls.CLONE_NEWPID)
 
+    def join(self) -> None:
+        """Be in the jail's namespaces and its root, as root of its user namespace. Raises OSError."""
+        syscalls.setns(self.target, self.namespaces)
+        os.fchdir(self.root)
+        os.chroot(".")
+        os.chdir("/")
+        if self.namespaces & syscalls.CLONE_NEWUSER:
+            os.setgroups([])
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+
     def first_process(self, standard: tuple[Standard, ...], keeper: int, channel: socket.socket) -> int:
         """Be the process in the jail that starts the command: returns the exit status of that."""
         try:
@@ -81,14 +92,7 @@ class Entry:
         confined.close_standard(standard)
         os.setsid()
         forked.load_nothing_more()
-        syscalls.setns(self.target, self.namespaces)
-        os.fchdir(self.root)
-        os.chroot(".")
-        os.chdir("/")
-        if self.namespaces & syscalls.CLONE_NEWUSER:
-            os.setgroups([])
-            os.setresgid(0, 0, 0)
-            os.setresuid(0, 0, 0)
+        self.join()
         process.forbid_inspection()
         if self.user is None:
             process.keep_capabilities(self.keep)

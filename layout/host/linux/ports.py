@@ -70,6 +70,12 @@ def owner(inode: str) -> tuple[int, str] | None:
     return None
 
 
+def holder(inode: str) -> str:
+    """Return who holds a socket, in words."""
+    found = owner(inode)
+    return f"process {found[0]} ({found[1]})" if found else "a process that /proc does not show"
+
+
 def first_unprivileged() -> int:
     """Return the first port that needs no capability (ip_unprivileged_port_start)."""
     try:

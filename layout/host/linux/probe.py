@@ -59,14 +59,7 @@ def running(task: inside.Task, name: str, pid: int | None, capabilities: Iterabl
             syscalls.setns(entry.target, syscalls.CLONE_NEWPID)
 
             def enter_root() -> None:
-                syscalls.setns(entry.target, entry.namespaces)
-                os.fchdir(entry.root)
-                os.chroot(".")
-                os.chdir("/")
-                if entry.namespaces & syscalls.CLONE_NEWUSER:
-                    os.setgroups([])
-                    os.setresgid(0, 0, 0)
-                    os.setresuid(0, 0, 0)
+                entry.join()
                 for fd in entry.descriptors:
                     os.close(fd)
 

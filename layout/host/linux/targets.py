@@ -225,27 +225,32 @@ def host_user(name: str, place: Place) -> tuple[dict[str, Any], dict[str, Any]]:
             os.chmod(one, mode)
 
 
+def performed(work: Callable[[], object], dress: Callable[[], None]) -> int:
+    """In a child that `dress` gives its descriptors: run `work` as a command of layout would run."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    dress()
+    try:
+        work()
+    except Exception as error:
+        os.write(2, f"{type(error).__name__}: {error}".encode())
+        return 1
+    return 0
+
+
 def output_of(work: Callable[[], object]) -> str:
     """Run `work` in a child with its output in a file; return that."""
     path = f"{WORK}/output"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
-    def child() -> int:
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def dress() -> None:
         null = os.open("/dev/null", os.O_RDONLY)
         os.dup2(null, 0)
         os.dup2(fd, 1)
         os.dup2(fd, 2)
-        try:
-            work()
-        except Exception as error:
-            os.write(2, f"{type(error).__name__}: {error}".encode())
-            return 1
-        return 0
 
     try:
-        os.waitpid(forked.fork(child), 0)
+        os.waitpid(forked.fork(lambda: performed(work, dress)), 0)
         return os.pread(fd, 1 << 20, 0).decode("utf-8", "replace")
     finally:
         os.close(fd)

@@ -14,7 +14,7 @@ from typing import Any
 from layout.host import forked
 from layout.host.attacks import files, frame, session
 from layout.host.linux import process
-from layout.host.linux.targets import BASE, HOME, IN_S, IN_T, ROOT
+from layout.host.linux.targets import BASE, HOME, IN_S, IN_T, ROOT, performed
 
 _SCRIPT = "open({path!r}, 'w').write('x')\n"
 _HONEST = "pass\n"
@@ -104,9 +104,7 @@ def on_terminal(work: Callable[[], object]) -> tuple[str, bool]:
     after = termios.tcgetattr(slave)
     after[3] &= ~(termios.ECHO | termios.ICANON)
 
-    def child() -> int:
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def dress() -> None:
         os.setsid()
         termios.tcsetwinsize(slave, (24, 80))
         for fd in range(3):
@@ -114,15 +112,9 @@ def on_terminal(work: Callable[[], object]) -> tuple[str, bool]:
         _controlling(0)
         os.close(slave)
         os.close(master)
-        try:
-            work()
-        except Exception as error:
-            os.write(2, f"{type(error).__name__}: {error}".encode())
-            return 1
-        return 0
 
     try:
-        pid = forked.fork(child)
+        pid = forked.fork(lambda: performed(work, dress))
         said = _heard(master, pid)
         termios.tcsetattr(slave, termios.TCSANOW, after)
         typed = b""

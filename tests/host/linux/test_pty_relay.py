@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import pty
-import re
 import select
 import signal
 import struct
@@ -21,12 +20,13 @@ from pathlib import Path
 import pytest
 
 from layout.host.pty_relay import Pump, Relay, Terminal
+from tests.screen import Screen
 
 DRIVER = str(Path(__file__).with_name("session_driver.py"))
 PYTHON = os.path.realpath(sys.executable)
 
 
-class Outer:
+class Outer(Screen):
     """A caller of session.run on a terminal of its own, whose master we hold."""
 
     def __init__(self, tmp_path: Path, *command: str, wrap: tuple[str, ...] = (), **told: object) -> None:
@@ -34,7 +34,6 @@ class Outer:
         mountpoint.mkdir(parents=True, exist_ok=True)
         told = {"mountpoint": str(mountpoint), "commands": [command], "verbose": True, **told}
         arguments = [*wrap, sys.executable, "-B", DRIVER, json.dumps(told)]
-        self.text = ""
         self.pid, self.master = pty.fork()
         if self.pid == 0:
             os.environ["TERM"] = "xterm"
@@ -44,25 +43,6 @@ class Outer:
 
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
-
-    def send(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def expect(self, pattern: str, seconds: float = 8.0) -> re.Match[str]:
-        """Wait for output that matches, and forget everything up to its end."""
-        end = time.monotonic() + seconds
-        while not (found := re.search(pattern, self.text)):
-            left = end - time.monotonic()
-            assert left > 0, f"no {pattern!r} in {self.text!r}"
-            if select.select([self.master], [], [], left)[0]:
-                try:
-                    data = os.read(self.master, 65536)
-                except OSError:
-                    data = b""
-                assert data, f"ended without {pattern!r}: {self.text!r}"
-                self.text += data.decode()
-        self.text = self.text[found.end() :]
-        return found
 
     def rest(self) -> str:
         """Return all output up to the end."""
