@@ -41,9 +41,14 @@ WAIT = (
 )
 
 
+# daemon(8) writes its pidfile before it is the program that rc.subr looks for.
+ONCE_UP = "for i in 1 2 3 4 5 6 7 8 9; do service demo onestatus >/dev/null 2>&1 && break; sleep 0.1; done"
+START = f"service demo onestart; {ONCE_UP}"
+
+
 def test_the_life_of_a_service_jail(host: Host) -> None:
     installed(host)
-    host.ok("sysrc demo_svcj=YES; service demo onestart | grep precmd; service demo onestatus")
+    host.ok(f"sysrc demo_svcj=YES; {{ {START}; }} | grep precmd; service demo onestatus")
     shown = host.ok("jls -n -j svcj-demo path host.hostname ip4 ip6 allow.raw_sockets sysvshm").strip()
     assert (
         shown
@@ -54,18 +59,16 @@ def test_the_life_of_a_service_jail(host: Host) -> None:
     host.refused("service demo onestart", "already running?")
     host.ok("service demo onestop; ! service demo onestatus; ! jls -j svcj-demo; test ! -e /var/run/demo.pid")
     host.refused("service demo onestop", "not running?")
-    host.ok(
-        "service demo onestart; service demo onerestart; service demo onestatus; jail -r svcj-demo; " + WAIT
-    )
+    host.ok(f"{START}; service demo onerestart; {ONCE_UP}; service demo onestatus; jail -r svcj-demo; {WAIT}")
     host.refused("service demo onestatus", "is not running")
 
 
 def test_flipping_the_variable_loses_a_running_service(host: Host) -> None:
     installed(host)
-    host.ok("service demo onestart; service demo onestatus; sysrc demo_svcj=YES")
+    host.ok(f"{START}; service demo onestatus; sysrc demo_svcj=YES")
     host.refused("service demo onestatus", "is not running")
     host.refused("service demo onestop", "not running?")
-    host.ok("sysrc demo_svcj=NO; service demo onestop; sysrc demo_svcj=YES; service demo onestart")
+    host.ok(f"sysrc demo_svcj=NO; service demo onestop; sysrc demo_svcj=YES; {START}")
     host.ok("sysrc demo_svcj=NO")
     host.refused("service demo onestatus", "is not running")
     host.ok("sysrc -x demo_svcj; sysrc svcj_all_enable=YES; service demo onestatus; service demo onestop")
