@@ -136,16 +136,6 @@ def mount(dataset: Dataset) -> bool:
     return new
 
 
-def unmount(dataset: Dataset) -> bool:
-    """Unmount a dataset; say whether it was mounted. Raises LayoutError when it stays busy."""
-    if properties(dataset.name)["mounted"] != "yes":
-        return False
-    _patiently(lambda: run("zfs", "unmount", dataset.name))
-    if mounted(dataset) is not None:
-        raise LayoutError(dataset.mountpoint, "still a mount", "none", f"zfs unmount {dataset.name}")
-    return True
-
-
 def destroy(dataset: Dataset) -> bool:
     """Destroy exactly this dataset; say whether there was one.
 
@@ -189,7 +179,7 @@ def problems(dataset: Dataset, *, readonly: bool | None = None) -> list[tuple[st
     live = mounted(dataset)
     if live is None:
         return [*found, (dataset.mountpoint, "nothing mounted", f"a mount of {dataset.name}")]
-    lacking = [word for word in _enforced(dataset, live, readonly) if word not in live.options]
+    lacking = [word for word in _enforced(dataset, readonly) if word not in live.options]
     if lacking:
         found.append(
             (dataset.mountpoint, f"a mount without {', '.join(lacking)}", "all flags of its dataset")
@@ -213,14 +203,14 @@ def harden(dataset: Dataset, *, readonly: bool | None = None) -> None:
         "noexec": syscalls.ATTR_NOEXEC,
     }
     wanted = 0
-    for word in _enforced(dataset, live, readonly):
+    for word in _enforced(dataset, readonly):
         wanted |= bits[word]
     with open_root(dataset.mountpoint) as top:
         clear = 0 if wanted & syscalls.ATTR_RDONLY else syscalls.ATTR_RDONLY
         syscalls.mount_setattr(top.fd, attr_set=wanted, attr_clr=clear)
 
 
-def _enforced(dataset: Dataset, live: MountPoint, readonly: bool | None) -> Sequence[str]:
+def _enforced(dataset: Dataset, readonly: bool | None) -> Sequence[str]:
     """Return the flags that the mount itself must have. FreeBSD has no nodev: devices work only in devfs."""
     on = dataset.readonly if readonly is None else readonly
     words = [word for word in dataset.flags if word != "ro"] + (["ro"] if on else [])
@@ -228,7 +218,6 @@ def _enforced(dataset: Dataset, live: MountPoint, readonly: bool | None) -> Sequ
         case Platform.LINUX:
             return words
         case Platform.FREEBSD:
-            del live
             return [word for word in words if word != "nodev"]
         case other:
             assert_never(other)

@@ -109,7 +109,7 @@ def test_a_property_that_somebody_changed_is_seen(both, key: str, value: str, fo
 def test_an_unmounted_one_is_seen_and_mounted_again_with_its_flags(both) -> None:
     content, _ = both
     host.set_readonly(content, on=True)
-    assert host.unmount(content)
+    host._patiently(lambda: run("zfs", "unmount", content.name))
     assert (content.mountpoint, "nothing mounted") in [problem[:2] for problem in host.problems(content)]
     assert host.mount(content)
     assert host.problems(content) == []
@@ -120,7 +120,7 @@ def test_what_is_busy_for_a_moment_is_waited_for(both) -> None:
     _, logs = both
     holder = subprocess.Popen(["sleep", "0.4"], cwd=logs.mountpoint)
     begin = time.monotonic()
-    assert host.unmount(logs)
+    assert host.destroy(logs)
     assert time.monotonic() - begin > 0.2
     holder.wait()
 
