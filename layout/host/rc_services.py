@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 
 from layout.core.errors import LayoutError
@@ -11,6 +12,9 @@ from layout.host.freebsd import rcconf
 from layout.host.run import Done, run
 
 RC_SUBR = "/etc/rc.subr"
+
+_COMES_UP_S = 5
+_STEP_S = 0.1
 
 
 def script(name: str) -> tuple[str, str] | None:
@@ -66,6 +70,20 @@ def runs(name: str) -> bool:
             f"service {name} status", "no such directive", "its script to know how it stands", hint
         )
     return done.status == 0
+
+
+def comes_up(name: str) -> bool:
+    """Say whether a service that was just started runs, looking for a few seconds before it is said not to.
+
+    daemon(8) writes the pidfile before it becomes the program that rc.subr(8) looks for.
+    Raises LayoutError when its script cannot say.
+    """
+    deadline = time.monotonic() + _COMES_UP_S
+    while not runs(name):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_STEP_S)
+    return True
 
 
 def main_process(name: str, text: str) -> int | None:

@@ -12,12 +12,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layout.cli.main import run
 from layout.core import mountinfo
+from layout.core.findings import AT_MOST
 from layout.host.beneath import open_root, remove_tree
 
 if TYPE_CHECKING:
@@ -130,7 +132,11 @@ class Yard:
         found = [(name, f["code"], f["severity"]) for name, side in sides.items() for f in side["findings"]]
         errors = [code for _, code, severity in found if severity == "error"]
         assert done.code == bool(errors) == (not report["ok"])
-        assert report["counts"]["errors"] == len(errors)
+        # Of one code in one jail no more than so many are listed, and all are counted.
+        if all(number <= AT_MOST for number in Counter((name, code) for name, code, _ in found).values()):
+            assert report["counts"]["errors"] == len(errors)
+        else:
+            assert report["counts"]["errors"] > AT_MOST
         return found
 
     def mounts(self) -> list[MountPoint]:

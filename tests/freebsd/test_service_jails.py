@@ -75,7 +75,7 @@ def test_every_word_makes_the_parameters_that_layout_says(probe: str) -> None:
         }
         now = jails.parameters(service.prison_name(probe), list(wanted))
         assert service.differing(wanted.items(), now) == [], words
-        assert rc_services.runs(probe)
+        assert rc_services.comes_up(probe)
         pid = rc_services.main_process(probe, TEXT)
         prison = jails.find(service.prison_name(probe))
         assert prison is not None
@@ -89,7 +89,7 @@ def test_every_word_makes_the_parameters_that_layout_says(probe: str) -> None:
 def test_a_service_that_runs_is_lost_when_its_variable_changes(probe: str) -> None:
     """Which is why it is stopped first: afterwards it can be neither seen nor stopped."""
     assert rc_services.act(probe, "start").status == 0
-    assert rc_services.runs(probe)
+    assert rc_services.comes_up(probe)
     rcconf.change({f"{probe}_svcj": "YES"})
     assert not rc_services.runs(probe)
     rcconf.change({f"{probe}_svcj": "NO"})

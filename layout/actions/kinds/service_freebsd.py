@@ -175,7 +175,7 @@ def _changed(
         rcconf.change(before, file)
         if again:
             services.act(name, "start")
-            if not services.runs(name):
+            if not services.comes_up(name):
                 hint = f"{_reason(problem)}; start it by hand: service {name} onestart"
                 raise LayoutError(name, "a service that is down", "it to run as before", hint) from None
         raise
@@ -394,7 +394,7 @@ def forget(context: Context, record: JailRecord) -> int:
 
     def outside() -> None:
         services.act(name, "start")
-        if not services.runs(name):
+        if not services.comes_up(name):
             raise LayoutError(name, "a service that does not start", "it to run outside its jail")
 
     if services.script(name) is None:
