@@ -24,8 +24,6 @@ class Distribution:
     entries: int
     name: str
     description: str
-    is_default: bool
-    """The installer selects it unless told otherwise."""
 
 
 def parse(text: str, path: str) -> dict[str, Distribution]:
@@ -64,7 +62,7 @@ def _distribution(line: str) -> Distribution | None:
         or switch not in {"on", "off"}
     ):
         return None
-    return Distribution(file, sha256, int(entries), name, description[1:-1], switch == "on")
+    return Distribution(file, sha256, int(entries), name, description[1:-1])
 
 
 def compare(sets: Mapping[str, Distribution], manifest: str, file: str, archive: str, sha256: str) -> None:

@@ -300,24 +300,3 @@ def render_line(mount: Mount, platform: Platform) -> str:
 def render(mounts: Iterable[Mount], platform: Platform) -> str:
     """Return the lines of `mounts` in their order, each ended by a newline. Raises as render_line does."""
     return "".join(f"{render_line(mount, platform)}\n" for mount in mounts)
-
-
-def check_jail_fstab(text: str, name: str = "mount.fstab") -> None:
-    r"""Refuse a table that jail(8) reads otherwise than mount(8) does.
-
-    jail(8) reads mount.fstab itself and cuts each line at the first '#', wherever it is
-    (usr.sbin/jail/config.c). What `render` writes is safe: it spells that character \043. Raises LayoutError
-    naming file and line.
-    """
-    for number, line in enumerate(text.split("\n"), 1):
-        if "#" not in line:
-            continue
-        whole = _fields(line)
-        if whole[0].startswith("#"):
-            continue
-        # Cutting away freq, passno or a remark after them changes nothing: jail(8) does not look at them.
-        if _fields(line.partition("#")[0])[:4] != whole[:4]:
-            hint = r"write \043 for '#'"
-            raise LayoutError(
-                f"{name}:{number}", "'#' inside a field", "none: jail(8) cuts the line there", hint
-            )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shlex
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -85,7 +87,6 @@ def run(
         "_tty_out": False,
         "_tty_in": False,
         "_env": {"PATH": PATH, "LC_ALL": "C", "HOME": "/root", **(env or {})},
-        "_cwd": cwd,
         "_ok_code": list(range(256)),
         "_decode_errors": "surrogateescape",
         "_encoding": "utf-8",
@@ -94,12 +95,17 @@ def run(
         "_return_cmd": True,
         "_in": input.encode("utf-8", "surrogateescape") if isinstance(input, str) else input or b"",
     }
-    if service:
-        options["_preexec_fn"] = _heed_hangup
     if lines is not None:
         options |= {"_err": lines, "_tee": "err"}
     try:
-        command = sh.Command(program)(*words[1:], _bg=True, _bg_exc=False, **options)
+        with _entered(cwd) as directory:
+
+            def begin() -> None:
+                os.fchdir(directory)
+                if service:
+                    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+            command = sh.Command(program)(*words[1:], _bg=True, _bg_exc=False, _preexec_fn=begin, **options)
         try:
             command.wait()
         except KeyboardInterrupt:
@@ -111,12 +117,13 @@ def run(
         status = 128 + abs(int(error.exit_code))
         said = Done(status, "", f"killed by signal {abs(int(error.exit_code))}")
         raise CommandError(words, said, hint) from None
-    except sh.ForkException as error:  # in the child: `cwd` cannot be entered
+    except sh.ForkException as error:  # in the child: the kernel does not execute the program
         reason = str(error).strip().rpartition("\n")[2].strip()
-        raise LayoutError(shlex.join(words), f"in {cwd}: {reason}", "to be able to start it", hint) from None
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
         raise LayoutError(shlex.join(words), reason, "to be able to start it", hint) from None
+    except OSError as error:
+        where = f"in {cwd}: " if error.filename == cwd else ""
+        reason = (error.strerror or str(error)).lower()
+        raise LayoutError(shlex.join(words), f"{where}{reason}", "to be able to start it", hint) from None
     done = Done(
         int(command.exit_code),
         command.stdout.decode("utf-8", "surrogateescape"),
@@ -127,8 +134,19 @@ def run(
     return done
 
 
-def _heed_hangup() -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+@contextlib.contextmanager
+def _entered(cwd: str) -> Iterator[int]:
+    """Open a working directory that can be entered. Raises OSError.
+
+    Here and not in the child: sh leaves one that ends before it executes anything to nobody, as a zombie.
+    """
+    directory = os.open(cwd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not os.access(".", os.X_OK, dir_fd=directory, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), cwd)
+        yield directory
+    finally:
+        os.close(directory)
 
 
 def printable_lines(text: str) -> str:

@@ -164,7 +164,9 @@ def test_any_root_is_filled_in(platform: Platform, preset: Preset, root: str) ->
 @all_shipped()
 def test_a_jail_reads_its_table_as_mount_does(platform: Platform, preset: Preset) -> None:
     both = tables.expand(shipped(platform, preset), "/jails#1", jail(platform, preset))
-    fstab.check_jail_fstab(tables.render_table(jail(platform, preset), both.jail, platform))
+    text = tables.render_table(jail(platform, preset), both.jail, platform)
+    # jail(8) takes '#' for the start of a comment wherever it stands.
+    assert all(line.startswith("#") or "#" not in line for line in text.splitlines())
 
 
 @pytest.mark.skipif(shutil.which("findmnt") is None, reason="findmnt (util-linux) is not installed")

@@ -215,7 +215,6 @@ def _fstab(data: bytes) -> None:
     each_of(
         lambda: fstab.parse(text, Platform.LINUX),
         lambda: fstab.parse(text, Platform.FREEBSD),
-        lambda: fstab.check_jail_fstab(text),
         lambda: load_template(text, "t", Platform.LINUX),
         lambda: load_template(text, "t", Platform.FREEBSD),
     )

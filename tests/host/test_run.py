@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,12 @@ from layout.host.run import CommandError, require, run, which
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def children() -> set[str]:
+    """Return the numbers of this thread's children, ended ones as well."""
+    with open("/proc/thread-self/children", encoding="ascii") as file:
+        return set(file.read().split())
 
 
 def test_words_reach_the_program_unchanged() -> None:
@@ -39,9 +46,17 @@ def test_another_status_is_an_error_with_the_last_words() -> None:
 
 
 def test_a_working_directory_that_cannot_be_entered_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="No such file or directory") as caught:
+    before = children()
+    with pytest.raises(LayoutError, match="no such file or directory") as caught:
         run("true", cwd=str(tmp_path / "none"), hint="look again")
     assert caught.value.hint == "look again"
+    assert children() <= before, "a child that nobody waits for"
+
+
+def test_the_working_directory_is_that_of_the_program(tmp_path: Path) -> None:
+    before = os.getcwd()
+    assert run("pwd", cwd=str(tmp_path)).stdout == f"{tmp_path.resolve()}\n"
+    assert os.getcwd() == before
 
 
 def test_one_that_a_signal_ends_is_an_error() -> None:

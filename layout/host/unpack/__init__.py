@@ -16,14 +16,13 @@ from collections.abc import Callable
 from functools import partial
 
 from layout.core.errors import UsageError
-from layout.core.mtree import ManifestEntry, parse_manifest
 from layout.host.unpack import children, confine
 from layout.host.unpack.decompress import Compression, detect, prepare, pump
 from layout.host.unpack.extract import Extractor
 from layout.host.unpack.report import Done, Privileged, Unpacked
 from layout.host.unpack.tarstream import MAX_BYTES, MAX_ENTRIES, TarReader
 
-__all__ = ["MAX_BYTES", "MAX_ENTRIES", "ManifestEntry", "Privileged", "Unpacked", "parse_manifest", "unpack"]
+__all__ = ["MAX_BYTES", "MAX_ENTRIES", "Privileged", "Unpacked", "unpack"]
 
 _KEEP = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP")
 _FAST = (Compression.NONE, Compression.ZSTD)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layout.host.unpack import ManifestEntry, Unpacked, parse_manifest, unpack
+from layout.core.mtree import ManifestEntry, parse_manifest
+from layout.host.unpack import Unpacked, unpack
 
 END = bytes(1024)
 
