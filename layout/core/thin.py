@@ -55,6 +55,8 @@ class ThinFile(msgspec.Struct, frozen=True):
     mode: int
     size: int
     mtime_ns: int
+    ctime_ns: int
+    """Nobody but the kernel sets it: a file that was changed and given its old time back has a new one."""
     inode: int
     device: int
 

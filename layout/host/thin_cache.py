@@ -159,7 +159,7 @@ def _build(
                 remove_tree(place, temporary)
                 return digest
             remove_tree(place, digest)
-        place.rename(temporary, digest)
+        place.move(temporary, place, digest)  # made last with the record, which lies beside it
     except BaseException:
         if place.lstat(temporary) is not None:
             remove_tree(place, temporary)

@@ -221,6 +221,7 @@ class _Assembly:
             stat.S_IMODE(found.st_mode) & _CARRIED | 0o444,
             found.st_size,
             found.st_mtime_ns,
+            found.st_ctime_ns,
             found.st_ino,
             found.st_dev,
         )

@@ -39,6 +39,7 @@ def thin(bench: Bench) -> Iterator[Row]:
                 mode,
                 found.st_size,
                 found.st_mtime_ns,
+                found.st_ctime_ns,
                 found.st_ino,
                 found.st_dev,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ from layout.core.thin import (
     check_thin,
 )
 from layout.host import thin_cache
-from layout.host.beneath import open_root
+from layout.host.beneath import open_root, thin_tree
 from layout.host.thin_closure import Wanted, thin_root
 
 if TYPE_CHECKING:
@@ -169,6 +170,59 @@ def test_only_a_new_time_makes_no_new_root(origin: Path, tmp_path: Path) -> None
         assert second.key != first.key
 
 
+def test_a_library_of_the_same_size_and_time_is_another_one(origin: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    library = origin / "usr/lib/app/libanswer.so.1"
+    with open_root(str(tmp_path / "state")) as state:
+        first, _ = thin_cache.provide(state, "a", thin_root(wanted(origin)))
+        before = library.stat()
+        data = bytearray(library.read_bytes())
+        data[-1] ^= 1
+        with library.open("r+b") as file:
+            file.write(data)
+        os.utime(library, ns=(before.st_atime_ns, before.st_mtime_ns))
+        after = library.stat()
+        assert (after.st_ino, after.st_size, after.st_mtime_ns) == (
+            before.st_ino,
+            before.st_size,
+            before.st_mtime_ns,
+        )
+        second, made = thin_cache.provide(state, "a", thin_root(wanted(origin)))
+        assert made
+        assert second.digest != first.digest
+        copy = tmp_path / "state/thin" / second.digest / "usr/lib/app/libanswer.so.1"
+        assert copy.read_bytes() == bytes(data)
+
+
+@pytest.mark.parametrize("way", ["cloned", "copied by the kernel", "copied by hand"])
+def test_the_digest_is_that_of_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if way == "cloned":  # as on a file system that shares blocks
+        monkeypatch.setattr(thin_tree, "_cloned", lambda source, fd: os.sendfile(fd, source, 0, 1 << 20) > 0)
+    if way == "copied by hand":
+        monkeypatch.delattr(os, "copy_file_range")
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    data = os.urandom(300_001)
+    (origin / "x").write_bytes(data)
+    found = (origin / "x").stat()
+    times = found.st_mtime_ns, found.st_ctime_ns
+    file = ThinFile("x", "x", 0o644, found.st_size, *times, found.st_ino, found.st_dev)
+    digest = hashlib.sha256(data).hexdigest()
+    known: dict[str, str] = {}
+    with open_root(str(origin)) as source:
+        for number in range(2):  # the second time, the digest is known
+            top = tmp_path / f"copy{number}"
+            top.mkdir()
+            with open_root(str(top)) as to:
+                (entry,) = thin_tree.write_root(to, source, ThinRoot(str(origin), (file,)), known)
+            assert entry.content == digest
+            assert (top / "x").read_bytes() == data
+            state = (found.st_dev, found.st_ino, found.st_size, *times)
+            known = {":".join(map(str, state)): digest}
+
+
 def test_a_root_that_was_cut_short_is_made_anew(origin: Path, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     with open_root(str(tmp_path / "state")) as state:
@@ -185,7 +239,8 @@ def test_a_root_that_was_cut_short_is_made_anew(origin: Path, tmp_path: Path) ->
 def test_a_file_is_hashed_once_and_verify_believes_no_digest_of_before(tmp_path: Path) -> None:
     program = os.path.realpath("/bin/sh")
     found = os.stat(program)
-    file = ThinFile("sh", program[1:], 0o755, found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev)
+    times = found.st_mtime_ns, found.st_ctime_ns
+    file = ThinFile("sh", program[1:], 0o755, found.st_size, *times, found.st_ino, found.st_dev)
     root = ThinRoot("/", (file,))
     (tmp_path / "state").mkdir()
     known = tmp_path / "state/thin/digests.json"

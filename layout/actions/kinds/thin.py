@@ -323,12 +323,14 @@ def _content_of_script(context: Context, state: Dir, plan: JailPlan) -> Iterator
 def _stale(context: Context, plan: JailPlan, record: ThinRecord) -> Iterator[Finding]:
     """Yield that a file of the closure has changed since the jail was started."""
     try:
-        now = root_of(context, plan).key()
+        now = root_of(context, plan)
+        # A new time, mode or link alone makes no other program of it.
+        changed = now.key() != record.key and thin_cache.digest_of(now) != record.digest
     except LayoutError as problem:
         hint = "it runs on, but cannot be started again"
         yield warning("T4-stale", problem.path, problem.found, problem.expected, problem.hint or hint)
         return
-    if now != record.key:
+    if changed:
         hint = f"layout restart {plan.jail.name}"
         found = "programs or libraries that have changed since it was started"
         yield warning("T4-stale", plan.jail.name, found, "those that it runs with", hint)

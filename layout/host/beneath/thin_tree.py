@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import mmap
 import os
 import stat
 import time
@@ -27,13 +26,14 @@ from layout.core.thin import (
 from layout.host.beneath.directory import Dir
 from layout.host.beneath.resolve import DIRECTORY
 
-_PIECE = 1 << 20
-_MAP = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-_THREADS = 2
+_PIECE = 128 << 10
+"""Bytes that are read, hashed and written at a time: they stay in the processor's cache."""
+_THREADS = 4
+"""More than two processors need: one that waits for a disk keeps no other from its work."""
 _COARSE = 2.0
 """Seconds."""
 _FICLONE = 0x40049409
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def has(top: Dir, item: ThinItem) -> bool:
@@ -90,11 +90,8 @@ def write_root(top: Dir, origin: Dir, root: ThinRoot, known: dict[str, str]) -> 
         # Largest first: the last one to be done decides how long it takes.
         files.sort(key=lambda file: -file.size)
         with ThreadPoolExecutor(_THREADS) as pool:
-            # Apart: while one thread hashes the largest file, another copies it.
-            digests = [pool.submit(_digest, origin, file, known) for file in files]
-            copies = [pool.submit(_copy, folders, origin, file) for file in files]
-            for file, digest, copy in zip(files, digests, copies, strict=True):
-                copy.result()
+            digests = [pool.submit(_bring, folders, origin, file, known) for file in files]
+            for file, digest in zip(files, digests, strict=True):
                 made.append(ThinEntry(file.path, "file", file.mode, digest.result()))
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -118,63 +115,80 @@ def _put(folder: int, name: str, mode: int, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _opened(origin: Dir, file: ThinFile) -> Iterator[int]:
-    """Open a source by descriptor, and make sure before and after that it is the one that was looked at."""
+def _opened(origin: Dir, file: ThinFile) -> Iterator[tuple[int, str]]:
+    """Open a source by descriptor, and make sure before and after that it is the one that was looked at.
+
+    Yields what tells the file and its state from all others, too.
+    """
     source = origin.open_file(file.source)
     try:
-        _require_same(source, origin, file)
-        yield source
+        before = _require_same(source, origin, file)
+        yield source, before
         _require_same(source, origin, file)
     finally:
         os.close(source)
 
 
-def _require_same(source: int, origin: Dir, file: ThinFile) -> None:
+def _require_same(source: int, origin: Dir, file: ThinFile) -> str:
     found = os.fstat(source)
-    if (found.st_ino, found.st_size, found.st_mtime_ns) != (file.inode, file.size, file.mtime_ns):
+    state = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    if state != (file.inode, file.size, file.mtime_ns, file.ctime_ns):
         path = origin.show(file.source)
         raise LayoutError(path, "a file that has just changed", "one at rest", "try again")
+    return ":".join(map(str, (found.st_dev, *state)))
 
 
-def _digest(origin: Dir, file: ThinFile, known: dict[str, str]) -> str:
-    with _opened(origin, file) as source:
-        found = os.fstat(source)
-        # Nobody but the kernel sets the time of the last change.
-        state = f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
-        if state in known:
-            return known[state]
-        if not file.size:
-            return hashlib.sha256().hexdigest()
-        with mmap.mmap(source, file.size, _MAP, mmap.PROT_READ) as data:
-            digest = hashlib.sha256(data).hexdigest()
-        # One that has just changed may change again without a new time: clocks of file systems are coarse.
-        if abs(time.time() - found.st_ctime) > _COARSE:
-            known[state] = digest
-        return digest
-
-
-def _copy(folders: dict[str, int], origin: Dir, file: ThinFile) -> None:
+def _bring(folders: dict[str, int], origin: Dir, file: ThinFile, known: dict[str, str]) -> str:
+    """Copy a file and return its digest: that of what was written, unless it is known of the source."""
     head, _, name = file.path.rpartition("/")
-    with _opened(origin, file) as source:
+    with _opened(origin, file) as (source, state):
         fd = os.open(name, _CREATE, file.mode, dir_fd=folders[head])
         try:
-            if file.size and not _cloned(source, fd):
-                _pump(source, fd, file.size)
+            digest = known.get(state)
+            cloned = _cloned(source, fd)
+            if digest is not None:
+                if not cloned:
+                    _copy(source, fd, file.size)
+                return digest
+            digest = _read(fd) if cloned else _read(source, fd)
         finally:
             os.close(fd)
+    _remember(known, state, file, digest)
+    return digest
 
 
-def _pump(source: int, fd: int, size: int) -> None:
+def _remember(known: dict[str, str], state: str, file: ThinFile, digest: str) -> None:
+    # One that has just changed may change again without a new time: clocks of file systems are coarse.
+    if abs(time.time() - file.ctime_ns / 1e9) > _COARSE:
+        known[state] = digest
+
+
+def _read(source: int, to: int = -1) -> str:
+    """Read a file from its start and return its digest; with `to`, write there what is read."""
+    digest = hashlib.sha256()
+    view = memoryview(bytearray(_PIECE))
+    done = 0
+    while count := os.preadv(source, [view], done):
+        piece = view[:count]
+        digest.update(piece)
+        while to >= 0 and piece:
+            piece = piece[os.write(to, piece) :]
+        done += count
+    return digest.hexdigest()
+
+
+def _copy(source: int, fd: int, size: int) -> None:
     """Copy a file inside the kernel where that can be done, else by hand. Raises OSError."""
     done = 0
     try:
-        while done < size and (count := os.copy_file_range(source, fd, size - done)):
+        while done < size and (count := os.copy_file_range(source, fd, size - done, done)):
             done += count
     except (AttributeError, OSError) as error:
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise
-    while done < size and (data := os.pread(source, _PIECE, done)):
-        done += os.pwrite(fd, data, done)
+    view = memoryview(bytearray(_PIECE))
+    while done < size and (count := os.preadv(source, [view], done)):
+        done += os.write(fd, view[:count])
 
 
 def _cloned(source: int, fd: int) -> bool:
@@ -197,7 +211,8 @@ def digest_root(origin: Dir, root: ThinRoot) -> list[ThinEntry]:
             case ThinText(path, _, mode):
                 found.append(ThinEntry(path, "file", mode, hashlib.sha256(_bytes(item)).hexdigest()))
             case ThinFile(path, _, mode):
-                found.append(ThinEntry(path, "file", mode, _digest(origin, item, {})))
+                with _opened(origin, item) as (source, _):
+                    found.append(ThinEntry(path, "file", mode, _read(source)))
             case _:
                 assert_never(item)
     return found
@@ -219,7 +234,7 @@ def read_root(top: Dir, path: str = "") -> Iterator[ThinEntry]:
         else:
             fd = top.open_file(name)
             try:
-                digest = hashlib.file_digest(os.fdopen(os.dup(fd), "rb"), "sha256").hexdigest()
+                digest = _read(fd)
             finally:
                 os.close(fd)
             yield ThinEntry(below, "file", mode, digest)
