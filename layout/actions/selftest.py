@@ -8,7 +8,7 @@ from typing import assert_never
 import msgspec
 
 from layout.actions.telling import Progress
-from layout.core.attacks import Counts, Place, counts, passed
+from layout.core.attacks import Counts, NotTried, Place, counts, passed
 from layout.core.model import Platform
 from layout.host.site import running_platform
 
@@ -24,6 +24,8 @@ class Document(msgspec.Struct, frozen=True):
     user_namespace: bool
     """It was run by an ordinary user, who has less to attack with."""
     places: tuple[Place, ...]
+    not_tried: tuple[NotTried, ...]
+    """What cannot be attacked here: it is neither passed nor failed."""
     counts: Counts
 
 
@@ -31,6 +33,7 @@ class Found(msgspec.Struct, frozen=True):
     """What comes out of the sandbox."""
 
     places: tuple[Place, ...]
+    not_tried: tuple[NotTried, ...]
 
 
 def selftest(tell: Progress) -> Document:
@@ -55,5 +58,6 @@ def selftest(tell: Progress) -> Document:
         f"{name.sysname} {name.release} {name.machine}",
         os.geteuid() != 0,
         found.places,
+        found.not_tried,
         counts(every),
     )

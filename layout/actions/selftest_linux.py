@@ -7,37 +7,38 @@ import functools
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from layout.actions import manage, prepare_linux, running
-from layout.actions.context import Choice, Context
-from layout.actions.init import init
+from layout.actions import manage, prepare_linux, running, selftest_jails
+from layout.actions.context import Context
 from layout.actions.kinds.design import SessionOptions
 from layout.actions.selftest import Found
+from layout.actions.selftest_jails import Case
 from layout.actions.telling import Progress
-from layout.core.attacks import ENGINE, HOST, SESSION, TRAPS, Place, Result, judge, strict
+from layout.core.attacks import ENGINE, SESSION, TRAPS, NotTried, Place, judge, strict
 from layout.core.errors import LayoutError, printable
-from layout.core.model import JailPlan
 from layout.host import interpreter
 from layout.host.attacks.frame import RESULT
-from layout.host.attacks.frame import Place as Aim
 from layout.host.linux import sandbox, targets, traps
+from layout.host.linux.engines import direct
 from layout.host.run import which
 
 SECONDS = 180.0
 """For everything; it takes a few of them."""
 _ANSWER = 40.0
 """Seconds for the attacks of one jail."""
-_GRADES = {
-    "full": "root of the jail is an ordinary number of the host",
-    "weak": "root of the jail is root of the host, with five capabilities",
-}
+_One = dict[str, Any] | None
+_Raw = dict[str, dict[str, Any]]
 _TERMINAL = "terminal"
 """It needs a session that has one."""
-_CAPABILITIES = '["net_bind_service", "setuid", "setgid", "chown", "dac_override"]'
+_UNIT = NotTried(
+    "unit",
+    "such a jail belongs to the systemd that is process 1 of this host, and a sandbox has none; "
+    "layout verify tries one that runs",
+)
 
 
 def run(tell: Progress) -> Found:
@@ -51,77 +52,70 @@ def _work() -> bytes:
     python = interpreter.build(targets.BASE)
     targets.prepare(python)
     traps.prepare()
+    installed = {name: module for name, module in prepare_linux.ENGINES.items() if which(module.PROGRAM)}
     with targets.outside(python) as (aim, token):
-        context = _jails(aim)
+        context, cases = selftest_jails.make(aim, tuple(installed))
         with targets.left_in_base():
-            controls = targets.controls(ENGINE, aim, "weak")
-            places = list(_without_engine())
-            places += [
-                place for plan in context.jails([]) for place in _engines(context, plan, aim, token, controls)
-            ]
+            places = [] if installed else [_no_engine()]
+            for case in cases:
+                engines = [one for one in case.engines or (direct.NAME,) if one in {*installed, direct.NAME}]
+                places += _engines(context, case, engines, token)
             with traps.planted("weak"):
-                places += _sessions(context, aim, token, controls)
-    note = "not run: it is the systemd of the whole host that keeps such a jail, not a sandbox's"
-    return msgspec.json.encode(Found((*places, Place("unit, weak", note, ()))))
+                places += _sessions(context, cases, token)
+    return msgspec.json.encode(Found(tuple(places), tuple(_not_tried(cases))))
 
 
-def _jails(aim: Aim) -> Context:
-    """Make a layout with one jail of each grade."""
-    words = targets.command(aim.python, "frame", aim, [one.id for one in ENGINE], "stay")
-    for grade in _GRADES:
-        capabilities = _CAPABILITIES if grade == "weak" else "[]"
-        text = (
-            f'kind = "shared"\ndescription = "the selftest"\n[linux.service]\n'
-            f"command = {json.dumps(words)}\ncapabilities = {capabilities}\nstop_timeout = 1\n"
-        )
-        targets.write(f"{targets.ROOT}/etc/profiles/{grade}.toml", text)
-    os.umask(0o022)
-    context = Context.find(targets.ROOT, None)
-    init(context, list(_GRADES), Choice(base=targets.BASE), mount=False, tell=lambda *_: None)
-    return context
-
-
-def _without_engine() -> Iterable[Place]:
-    """Where no engine is installed nothing was attacked, and that is no pass."""
-    modules = prepare_linux.ENGINES.values()
-    if not any(which(module.PROGRAM) for module in modules):
-        packages = " or ".join(module.PACKAGE for module in modules)
-        results = tuple(judge(attack, None, None, "") for attack in ENGINE)
-        yield Place("no engine", f"not run: install {packages}", results)
-
-
-def _engines(
-    context: Context, plan: JailPlan, aim: Aim, token: str, controls: Mapping[str, Mapping[str, Any]]
-) -> Iterable[Place]:
-    """Attack one jail under every engine that there is."""
-    grade = plan.jail.name
-    for engine, module in prepare_linux.ENGINES.items():
-        name = f"{engine}, {grade}"
+def _not_tried(cases: list[Case]) -> Iterable[NotTried]:
+    for name, module in prepare_linux.ENGINES.items():
         if which(module.PROGRAM) is None:
-            yield Place(name, f"not run: {module.PROGRAM} is not installed ({module.PACKAGE})", ())
-            continue
-        try:
-            found, note = _attacked(context, plan, engine)
-        except LayoutError as error:
-            found, note = {}, str(error)
-        _seen(found, "device-mode", targets.host_device_changed(), "the jail's own node only")
-        results = [judge(attack, found.get(attack.id), controls.get(attack.id), token) for attack in ENGINE]
-        results += _host_user(grade, aim, token) if found else [judge(one, None, None, "") for one in HOST]
-        yield Place(name, note or _GRADES[grade], tuple(results))
+            yield NotTried(name, f"{module.PROGRAM} is not installed ({module.PACKAGE})")
+    if all(case.engines for case in cases):
+        yield NotTried(direct.NAME, f"no attacker is known for a machine such as this, {os.uname().machine}")
+    yield _UNIT
 
 
-def _attacked(context: Context, plan: JailPlan, engine: str) -> tuple[dict[str, dict[str, Any]], str]:
+def _no_engine() -> Place:
+    """Where no engine is installed nothing was attacked, and that is no pass."""
+    packages = " or ".join(module.PACKAGE for module in prepare_linux.ENGINES.values())
+    results = tuple(judge(attack, None, None, "") for attack in ENGINE)
+    return Place("no engine", f"not run: install {packages}", results)
+
+
+def _engines(context: Context, case: Case, engines: list[str], token: str) -> list[Place]:
+    """Attack one jail under each of these engines. The controls come last: they leave files of root in t."""
+    raw = [_engine(context, case, engine) for engine in engines]
+    controls = targets.controls(case.attacks, case.target)
+    places = []
+    for engine, (note, found, left) in zip(engines, raw, strict=True):
+        results = [judge(one, found.get(one.id), controls.get(one.id), token) for one in case.attacks]
+        results += [judge(one, *left, token) for one in case.afterwards]
+        places.append(Place(f"{engine}, {case.plan.jail.name}", note, tuple(results)))
+    return places
+
+
+def _engine(context: Context, case: Case, engine: str) -> tuple[str, _Raw, tuple[_One, _One]]:
+    """Return a note, what the jail reports, and what a user of the host made of what it left."""
+    try:
+        found, weaker = _attacked(context, case, engine)
+    except LayoutError as error:
+        return str(error), {}, (None, None)
+    _seen(found, "device-mode", targets.host_device_changed(), "the jail's own node only")
+    return weaker or case.note, found, targets.host_user(case.target)
+
+
+def _attacked(context: Context, case: Case, engine: str) -> tuple[dict[str, dict[str, Any]], str]:
     """Start the jail, whose service is the attacker, and return what it reports. Raises LayoutError."""
+    plan = case.plan
     name = plan.jail.name
     begin = len(_log(context, name))
-    standing = running.start(context, plan, lambda _: None, engine)
+    standing = running.start(context, plan, lambda _: None, engine if case.engines else None)
     try:
         deadline = time.monotonic() + _ANSWER
         while time.monotonic() < deadline:
             for line in _log(context, name)[begin:].splitlines(keepends=True):
                 if line.startswith(RESULT) and line.endswith("\n"):
                     found: dict[str, dict[str, Any]] = json.loads(line[len(RESULT) :])
-                    weaker = standing.grade != name
+                    weaker = standing.grade != case.grade
                     return found, f"grade {standing.grade}: {'; '.join(standing.notes)}" if weaker else ""
             time.sleep(0.02)
     finally:
@@ -136,25 +130,19 @@ def _log(context: Context, name: str) -> str:
     return ""
 
 
-def _host_user(grade: str, aim: Aim, token: str) -> list[Result]:
-    found, control = targets.host_user(grade, aim)
-    return [judge(attack, found, control, token) for attack in HOST]
-
-
-def _sessions(
-    context: Context, aim: Aim, token: str, controls: Mapping[str, Mapping[str, Any]]
-) -> Iterable[Place]:
+def _sessions(context: Context, cases: list[Case], token: str) -> Iterable[Place]:
     """Let an administrator work in sessions, with everything planted in t, and a program that wants out."""
-    (plan,) = context.jails(["weak"])
+    plan, target = next((case.plan, case.target) for case in cases if case.plan.jail.name == "weak")
+    aim = target.aim
     alone = [one for one in TRAPS if one.id != _TERMINAL]
-    known = {
-        **controls,
-        **targets.controls(alone, aim, "weak", read_only=False),
+    writable = target._replace(trees=tuple(tree._replace(read_only=False) for tree in target.trees))
+    controls = {
+        **targets.controls(SESSION, target),
+        **targets.controls(alone, writable),
         _TERMINAL: traps.control(aim),
     }
-    wanted = [*alone, *SESSION]
-    words = targets.command(aim.python, "frame", aim, [one.id for one in wanted], "")
-    typing = targets.command(aim.python, "frame", aim, [_TERMINAL], "")
+    words = targets.command(aim, [one.id for one in (*alone, *SESSION)], stay=False)
+    typing = targets.command(aim, [_TERMINAL], stay=False)
     for sealed in (False, True):
         text = targets.output_of(
             functools.partial(manage.manage, context, plan, words, SessionOptions(sealed=sealed))
@@ -168,7 +156,7 @@ def _sessions(
         found |= _answers(said)
         _seen(found, _TERMINAL, typed, "the session's own terminal only")
         results = [
-            judge(strict(one) if sealed else one, found.get(one.id), known.get(one.id), token)
+            judge(strict(one) if sealed else one, found.get(one.id), controls.get(one.id), token)
             for one in (*TRAPS, *SESSION)
         ]
         note = "" if found else printable(text.strip()[-200:])

@@ -27,6 +27,8 @@ def print_selftest(output: Output, found: Document) -> None:
     if output.verbose:
         _print_each(output, found)
     _print_residue(output, found)
+    for other in found.not_tried:
+        output.result(f"not tried here: {output.paint(YELLOW, other.name)}, because {other.because}")
     _print_failed(output, found)
     output.result(_sum(found.counts))
     output.result(output.paint(GREEN, "ok") if found.ok else output.paint(RED, "FAILED"))
@@ -75,10 +77,10 @@ def _print_residue(output: Output, found: Document) -> None:
                 named.setdefault(one.id, (one, []))[1].append(place.name)
     if named:
         output.result("residue, known and named (docs/security.md, What remains):")
-    every = sum(1 for place in found.places if place.results and not place.name.startswith("manage"))
+    tried = [one.id for place in found.places for one in place.results if one.verdict != "not run"]
     for one, places in named.values():
-        where = "" if len(places) == every else f" ({'; '.join(places)})"
-        output.result(f"  {output.paint(YELLOW, one.id)}: {one.text}: {one.found}{where}")
+        where = "" if len(places) == tried.count(one.id) else f" ({'; '.join(places)})"
+        output.result(f"  {output.paint(YELLOW, one.id)}: {one.text}{where}")
 
 
 def _sum(total: Counts) -> str:

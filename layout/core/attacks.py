@@ -45,15 +45,15 @@ ENGINE: tuple[Attack, ...] = (
     Attack(
         "write-base",
         11,
-        "writes to mroot: create, append, chmod, rename, unlink, utime",
+        "writes to the tree of its base: create, append, chmod, rename, unlink, utime",
         ("EROFS", *_NO),
         control="plain",
     ),
-    Attack("write-s", 11, "the same in s", ("EROFS", *_NO), control="plain"),
+    Attack("write-s", 11, "writes to s: the same", ("EROFS", *_NO), control="plain"),
     Attack(
         "link",
         12,
-        "makes hard links of files of mroot and s in t, to write through them",
+        "makes hard links of files of its trees in t, to write through them",
         ("EXDEV",),
         control="plain",
     ),
@@ -116,10 +116,34 @@ ENGINE: tuple[Attack, ...] = (
 )
 """By root of a jail that an engine keeps."""
 
+
+def _without(*names: str) -> tuple[Attack, ...]:
+    return tuple(attack for attack in ENGINE if attack.id not in names)
+
+
+THIN: tuple[Attack, ...] = _without("write-s", "fifo", "socket")
+"""By root of a thin jail: it has one tree, with the files of its program, and no base that others use."""
+
+OSLESS: tuple[Attack, ...] = _without(
+    "write-base", "setuid", "interpreter", "new-fifo", "fifo", "socket", "flock", "lease"
+)
+"""By the program of an OS-less jail: one tree that is no other jail's, no interpreter, no other user."""
+
 HOST: tuple[Attack, ...] = (
     Attack("host-user", 17, "an ordinary user of the host runs the setuid file that the jail made", _NO),
 )
 """By an ordinary user of the host, with what a jail left."""
+
+HOST_OF_THIN: tuple[Attack, ...] = (
+    Attack(
+        "host-user",
+        17,
+        "an ordinary user of the host runs the setuid file that a thin jail made in a directory of the host",
+        _NO,
+        residue=True,
+    ),
+)
+"""The same with a thin jail, which writes to a directory of the host: who reaches that, layout cannot say."""
 
 SESSION: tuple[Attack, ...] = tuple(
     attack
@@ -232,6 +256,13 @@ class Place(msgspec.Struct, frozen=True):
     name: str
     note: str
     results: tuple[Result, ...]
+
+
+class NotTried(msgspec.Struct, frozen=True):
+    """What is not attacked here, and why: nobody knows of it that it holds."""
+
+    name: str
+    because: str
 
 
 class Counts(msgspec.Struct, frozen=True):

@@ -14,11 +14,12 @@ from busybox_yard import processes
 from yard import mounts
 
 from layout.actions import prepare_linux, selftest_linux
+from layout.actions.kinds import osless_tree
 from layout.actions.selftest import Document, selftest
-from layout.core.attacks import ENGINE, HOST, SESSION, TRAPS, Result
-from layout.host.attacks import frame, known
+from layout.core.attacks import ENGINE, HOST, HOST_OF_THIN, OSLESS, SESSION, THIN, TRAPS, Result
+from layout.host.attacks import frame, known, programs
 from layout.host.linux import sandbox
-from layout.host.linux.engines import bwrap
+from layout.host.linux.engines import bwrap, direct
 
 pytestmark = [
     pytest.mark.box,
@@ -59,8 +60,24 @@ def test_all_that_must_be_blocked_is_blocked_under_every_engine(found: Document)
     assert found.ok
 
 
+def test_a_thin_jail_and_one_without_a_system_are_attacked_as_well(found: Document) -> None:
+    for place, attacks in (("bwrap, thin", THIN), ("direct, osless", OSLESS)):
+        results = of(found, place)
+        assert results.keys() == {one.id for one in (*attacks, *HOST)}
+        bad = {i: (r.verdict, r.found) for i, r in results.items() if r.must_be_blocked}
+        assert {i: r for i, r in bad.items() if r[0] != "blocked"} == {}
+    left = {one.id for one in of(found, "direct, osless").values() if one.verdict == "residue"}
+    assert left == {"setuid-file", "anonymous"}
+
+
+def test_what_cannot_be_attacked_here_is_named_with_the_reason(found: Document) -> None:
+    missing = {name for name, module in prepare_linux.ENGINES.items() if not shutil.which(module.PROGRAM)}
+    assert {one.name for one in found.not_tried} == {"unit", *missing}
+    assert all(one.because for one in found.not_tried)
+
+
 def test_the_residue_is_named_and_nothing_else_works(found: Document) -> None:
-    named = {one.id for one in (*ENGINE, *TRAPS) if one.residue}
+    named = {one.id for one in (*ENGINE, *HOST_OF_THIN, *TRAPS) if one.residue}
     for place in found.places:
         assert {one.id for one in place.results if one.verdict == "residue"} <= named
     assert {"interpreter", "flock", "fifo", "socket"} <= {
@@ -121,11 +138,20 @@ def test_an_engine_that_keeps_all_capabilities_is_found_out(monkeypatch: pytest.
         return (*words[:at], "--cap-add", "ALL", *words[at + 2 :])
 
     monkeypatch.setattr(bwrap, "arguments", weak)
+    monkeypatch.setattr(direct.process, "become_user", lambda *_: None)
+    monkeypatch.setattr(direct.process, "forbid_new_privileges", lambda: None)
+    monkeypatch.setattr(direct.namespaces_filter, "apply", lambda: None)
     monkeypatch.setattr(prepare_linux, "ENGINES", {"bwrap": bwrap})
     found = run()
     assert not found.ok
-    broken = {one.id for one in of(found, "bwrap, weak").values() if one.verdict == "worked"}
-    assert {"remount", "umount", "mount", "handle", "own-namespace"} <= broken
+    everything = {"remount", "umount", "mount", "handle", "own-namespace"}
+    # The thin jail is in a user namespace: capabilities there are none of the host.
+    for place, least in (
+        ("bwrap, weak", everything),
+        ("bwrap, thin", {"mount"}),
+        ("direct, osless", everything),
+    ):
+        assert least <= {one.id for one in of(found, place).values() if one.verdict == "worked"}, place
     assert {one.id for one in of(found, "manage").values() if one.verdict == "worked"} == set()
 
 
@@ -149,7 +175,8 @@ def test_where_no_engine_is_installed_nothing_is_passed(monkeypatch: pytest.Monk
     monkeypatch.setattr(selftest_linux, "which", lambda _: None)
     found = run()
     assert not found.ok
-    assert found.counts.not_run == len(ENGINE)
+    assert {one.name for one in found.not_tried} == {"unit", *prepare_linux.ENGINES}
+    assert not [place for place in found.places if place.name.startswith(("bwrap", "nspawn"))]
     assert {one.verdict for one in of(found, "no engine").values()} == {"not run"}
 
 
@@ -164,12 +191,22 @@ def test_the_attacks_need_nothing_but_pythons_own_library() -> None:
 
 
 def test_every_attack_that_is_listed_can_be_made() -> None:
-    assert known.functions().keys() == {one.id for one in (*ENGINE, *TRAPS)}
+    assert known.exploits().keys() == {one.id for one in (*ENGINE, *TRAPS)}
+
+
+def test_what_becomes_the_attacker_in_a_jail_without_a_system_is_a_static_program(tmp_path: Path) -> None:
+    path = tmp_path / "launcher"
+    path.write_bytes(programs.launcher())
+    path.chmod(0o755)
+    assert osless_tree.static_program(str(path))
+    done = subprocess.run([path, "/bin/sh", "-c", "echo $0 $A", "b"], env={"A": "c"}, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"b c\n")
+    assert subprocess.run([path, "/nowhere"], check=False).returncode == 255
 
 
 def test_an_attack_that_hangs_is_not_run_rather_than_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frame, "SECONDS", 0.2)
-    place = frame.Place("/", "/", "/", os.getpid(), "x", "/", sys.executable)
+    place = frame.Aim("/", "/", "/", os.getpid(), "x", "/", (sys.executable,))
     found = frame.attempt(lambda _: os.read(os.pipe()[0], 1).decode(), place)
     assert found["untried"] and found["said"] == "no answer in time"
 

@@ -18,6 +18,18 @@ def directories(path: str) -> None:
         os.mkdir(path, 0o755)
 
 
+FILES = ("file", "other", "linked")
+"""What `fill` makes."""
+
+
+def fill(top: str) -> None:
+    """Make a directory with files that attacks are aimed at."""
+    directories(top)
+    for name in FILES:
+        with open(f"{top}/{name}", "w", encoding="ascii") as file:
+            file.write("as it was\n")
+
+
 def copy(source: str, target: str, mode: int) -> None:
     """Copy what is in a file to a new one, its directories made."""
     directories(os.path.dirname(target))

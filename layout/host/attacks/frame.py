@@ -21,13 +21,13 @@ RESULT = "layout-selftest: "
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Place(NamedTuple):
+class Aim(NamedTuple):
     """Where an attack finds what it is aimed at. Paths are those of the attacker."""
 
     base: str
     """A directory of mroot, with the files `file`, `other`, `linked`, `fifo` and `socket`."""
     s: str
-    """A directory of s, with the files `file`, `other` and `linked`."""
+    """A directory of s, with `file`, `other` and `linked`; `base` where the jail has one tree only."""
     t: str
     """A directory that can be written."""
     victim: int
@@ -36,11 +36,15 @@ class Place(NamedTuple):
     """The name of that process (proc_pid_comm(5))."""
     token: str
     """Path of a file of the host that the jail does not have."""
-    python: str
-    """Path of an interpreter of the base."""
+    interpreter: tuple[str, ...]
+    """Words that start an interpreter of the base on a script; none where it has none."""
+    mount_of_s: str = "/s"
+    """Mount point of s; "" where that is the jail's root."""
+    mount_of_t: str = "/t"
 
 
-Attack = Callable[[Place], str | None]
+Exploit = Callable[[Aim], str | None]
+"""What carries an attack out: returning is success, with what it got."""
 
 
 class Refused(Exception):
@@ -84,7 +88,7 @@ def each(attempts: Iterable[tuple[str, Callable[[], object]]]) -> str:
     return ", ".join(good)
 
 
-def attempt(function: Attack, place: Place, before: Callable[[], None] | None = None) -> dict[str, Any]:
+def attempt(exploit: Exploit, aim: Aim, before: Callable[[], None] | None = None) -> dict[str, Any]:
     """Run one attack in a child; `before` prepares that. Returns worked, errnos, said, untried."""
     reading, writing = os.pipe()
     pid = os.fork()
@@ -93,7 +97,7 @@ def attempt(function: Attack, place: Place, before: Callable[[], None] | None = 
         try:
             os.close(reading)
             os.setpgid(0, 0)
-            answer = _answer(function, place, before)
+            answer = _answer(exploit, aim, before)
             os.write(writing, json.dumps(answer).encode() + b"\n")
             status = 0
         finally:
@@ -113,12 +117,12 @@ def attempt(function: Attack, place: Place, before: Callable[[], None] | None = 
     return found
 
 
-def _answer(function: Attack, place: Place, before: Callable[[], None] | None) -> dict[str, Any]:
+def _answer(exploit: Exploit, aim: Aim, before: Callable[[], None] | None) -> dict[str, Any]:
     worked, errnos, untried = False, [], False
     try:
         if before is not None:
             before()
-        said = function(place) or ""
+        said = exploit(aim) or ""
         worked = True
     except Refused as refused:
         errnos, said = list(refused.errnos), refused.said
@@ -145,12 +149,12 @@ def _read(fd: int, seconds: float) -> bytes:
 
 
 def main() -> None:
-    """Be the attacker in a jail: the arguments are a Place, the names of the attacks, and whether to stay."""
+    """Be the attacker in a jail: the argument holds an Aim, the names of the attacks, and whether to stay."""
     from . import known
 
-    place, names, stay = json.loads(sys.argv[1])
-    functions = known.functions()
-    results = {name: attempt(functions[name], Place(*place)) for name in names}
+    aim, names, stay = json.loads(sys.argv[1])
+    exploits = known.exploits()
+    results = {name: attempt(exploits[name], Aim(*aim)) for name in names}
     print(RESULT + json.dumps(results), flush=True)
     while stay:
         signal.pause()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from . import mounts, programs, reach, session, shared
-from .frame import Attack
+from .frame import Exploit
 
 
-def functions() -> dict[str, Attack]:
+def exploits() -> dict[str, Exploit]:
     """Return them."""
-    return {**mounts.ATTACKS, **programs.ATTACKS, **reach.ATTACKS, **session.ATTACKS, **shared.ATTACKS}
+    return {**mounts.EXPLOITS, **programs.EXPLOITS, **reach.EXPLOITS, **session.EXPLOITS, **shared.EXPLOITS}

@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
-from .frame import Attack, Place, Refused, check, each, libc
+from .frame import Aim, Exploit, Refused, check, each, libc
 
 _MS_RDONLY_OFF = 0x20 | 0x1000
 """MS_REMOUNT | MS_BIND, and none of the flags that a mount may have."""
@@ -46,41 +46,47 @@ def _writes(directory: str) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "mkdir", lambda: os.mkdir(f"{directory}/.directory")
 
 
-def write_base(place: Place) -> str:
-    return each(_writes(place.base))
+def write_base(aim: Aim) -> str:
+    return each(_writes(aim.base))
 
 
-def write_s(place: Place) -> str:
-    return each(_writes(place.s))
+def write_s(aim: Aim) -> str:
+    return each(_writes(aim.s))
 
 
-def link(place: Place) -> str:
+def link(aim: Aim) -> str:
     return each(
-        (path, lambda path=path, n=n: os.link(path, f"{place.t}/link{n}"))  # type: ignore[misc]
-        for n, path in enumerate((f"{place.base}/linked", f"{place.s}/linked"))
+        (path, lambda path=path, n=n: os.link(path, f"{aim.t}/link{n}"))  # type: ignore[misc]
+        for n, path in enumerate(dict.fromkeys((f"{aim.base}/linked", f"{aim.s}/linked")))
     )
 
 
-def remount(place: Place) -> str:
+def remount(aim: Aim) -> str:
     def and_write(mountpoint: str, directory: str) -> None:
         _mount(b"none", mountpoint, None, _MS_RDONLY_OFF)
         _create(directory)
 
-    return each((("/", lambda: and_write("/", place.base)), ("/s", lambda: and_write("/s", place.s))))
+    trees = (("/", aim.base), (aim.mount_of_s, aim.s))
+    return each(
+        (mountpoint, lambda mountpoint=mountpoint, tree=tree: and_write(mountpoint, tree))  # type: ignore[misc]
+        for mountpoint, tree in trees
+        if mountpoint
+    )
 
 
-def umount(place: Place) -> str:
+def umount(aim: Aim) -> str:
     def gone(mountpoint: str) -> None:
         check(libc.umount2(os.fsencode(mountpoint), _DETACH), mountpoint)
 
-    return each((("/s", lambda: gone("/s")), ("/t", lambda: gone("/t"))))
+    mountpoints = filter(None, (aim.mount_of_s, aim.mount_of_t))
+    return each((mountpoint, lambda mountpoint=mountpoint: gone(mountpoint)) for mountpoint in mountpoints)  # type: ignore[misc]
 
 
-def mount(place: Place) -> None:
+def mount(aim: Aim) -> None:
     _mount(b"none", "/etc", b"tmpfs", 0)
 
 
-def own_namespace(place: Place) -> str:
+def own_namespace(aim: Aim) -> str:
     def of_users() -> None:
         check(libc.unshare(_NEW_USERS), "unshare")
 
@@ -88,7 +94,7 @@ def own_namespace(place: Place) -> str:
         check(libc.unshare(flags), "unshare")
         _mount(b"none", "/", None, _PRIVATE)
         _mount(b"none", "/", None, _MS_RDONLY_OFF)
-        _create(place.base)
+        _create(aim.base)
 
     return each(
         (
@@ -121,35 +127,35 @@ class _Handle(ctypes.Structure):
     _fields_ = (("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("data", ctypes.c_ubyte * 128))
 
 
-def handle(place: Place) -> str:
+def handle(aim: Aim) -> str:
     """s and t are trees of one file system: its handles open whatever is in it, through any mount of it."""
-    path = f"{place.s}/linked"
+    path = f"{aim.s}/linked"
     found = _Handle(128)
     number = ctypes.c_int()
     check(libc.name_to_handle_at(-100, os.fsencode(path), ctypes.byref(found), ctypes.byref(number), 0), path)
-    through = os.open(place.t, os.O_RDONLY | os.O_DIRECTORY)
+    through = os.open(aim.t, os.O_RDONLY | os.O_DIRECTORY)
     fd = check(libc.open_by_handle_at(through, ctypes.byref(found), os.O_RDWR), path)
     if os.fstat(fd).st_ino != os.stat(path).st_ino:
         raise Refused((), "another file")
     return f"{path} is open for writing"
 
 
-def device(place: Place) -> str:
-    return each(_nodes(place))
+def device(aim: Aim) -> str:
+    return each(_nodes(aim))
 
 
-def _nodes(place: Place) -> Iterator[tuple[str, Callable[[], object]]]:
+def _nodes(aim: Aim) -> Iterator[tuple[str, Callable[[], object]]]:
     wanted = [("zero", stat.S_IFCHR, os.makedev(1, 5))]
     disk = _first_disk()
     if disk is not None:
         wanted.append((disk[0], stat.S_IFBLK, disk[1]))
     for name, kind, number in wanted:
-        yield name, lambda name=name, kind=kind, number=number: _opened(place, name, kind, number)  # type: ignore[misc]
+        yield name, lambda name=name, kind=kind, number=number: _opened(aim, name, kind, number)  # type: ignore[misc]
 
 
-def _opened(place: Place, name: str, kind: int, number: int) -> None:
+def _opened(aim: Aim, name: str, kind: int, number: int) -> None:
     """Make the node and open it, for reading, without reading: a disk is not to be touched."""
-    path = f"{place.t}/node-{name}"
+    path = f"{aim.t}/node-{name}"
     os.mknod(path, kind | 0o600, number)
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
@@ -168,7 +174,7 @@ def _first_disk() -> tuple[str, int] | None:
     )
 
 
-ATTACKS: dict[str, Attack] = {
+EXPLOITS: dict[str, Exploit] = {
     "write-base": write_base,
     "write-s": write_s,
     "link": link,

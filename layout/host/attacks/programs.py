@@ -8,7 +8,7 @@ import platform
 import struct
 import sys
 
-from .frame import Attack, Place, Refused, check, libc
+from .frame import Aim, Exploit, Refused, check, libc
 
 # geteuid(2), then exit(2) with what it gave: all that has to be seen of a program that ran.
 _CODE = {
@@ -18,6 +18,21 @@ _CODE = {
     ("FreeBSD", "amd64"): (62, "b8190000000f0589c7b8010000000f05"),
     ("FreeBSD", "arm64"): (183, "280380d2010000d4280080d2010000d4"),
     ("FreeBSD", "riscv"): (243, "93029001730000009302100073000000"),
+}
+# Linux: execve(2) of argv[1] with the arguments from there on and the same environment, then exit(2) of 255.
+_LAUNCHERS = {
+    "x86_64": (
+        62,
+        "488b0c24488b7c2410488d742410488d54cc10b83b0000000f05bfff000000b83c0000000f05",
+    ),
+    "aarch64": (
+        183,
+        "e30340f9e00b40f9e1430091e26f238b42400091a81b80d2010000d4e01f80d2a80b80d2010000d4",
+    ),
+    "riscv64": (
+        243,
+        "833601000335010193050101939636003306d100130606019308d00d730000001305f00f9308d00573000000",
+    ),
 }
 _ABI = {"Linux": 0, "FreeBSD": 9}
 _READ, _WRITE, _EXECUTE = 1, 2, 4
@@ -37,12 +52,24 @@ def program() -> bytes:
     if found is None or sys.maxsize < 1 << 32:
         with open(sys.executable, "rb") as file:
             return file.read()
-    machine, text = found
-    code = bytes.fromhex(text)
+    return _elf(found[0], bytes.fromhex(found[1]))
+
+
+def launcher() -> bytes:
+    """Return a static program that becomes the program in its first argument, with the others as its own.
+
+    b"" where no machine code is known for this machine.
+    """
+    machine, text = _LAUNCHERS.get(platform.machine(), (0, ""))
+    return _elf(machine, bytes.fromhex(text)) if text else b""
+
+
+def _elf(machine: int, code: bytes) -> bytes:
+    """Return a program with nothing in it but this code (elf(5))."""
     start = 0x400000
     header = struct.pack(
         "<16sHHIQQQIHHHHHH",
-        b"\x7fELF\x02\x01\x01" + bytes([_ABI[system]]),
+        b"\x7fELF\x02\x01\x01" + bytes([_ABI[platform.system()]]),
         2,
         machine,
         1,
@@ -102,14 +129,14 @@ def run(path: str | int, words: list[str], user: int | None = None) -> int:
     return status
 
 
-def execute(place: Place) -> str:
-    path = written(f"{place.t}/program")
+def execute(aim: Aim) -> str:
+    path = written(f"{aim.t}/program")
     run(path, arguments(path))
     return path
 
 
-def map_execute(place: Place) -> str:
-    path = written(f"{place.t}/library")
+def map_execute(aim: Aim) -> str:
+    path = written(f"{aim.t}/library")
     fd = os.open(path, os.O_RDONLY)
     _map(fd, _READ | _EXECUTE, _PRIVATE)
     return path
@@ -122,53 +149,52 @@ def _map(fd: int, protection: int, flags: int) -> None:
         check(-1, "mmap")
 
 
-def setuid(place: Place) -> str:
-    path = written(f"{place.t}/setuid", 0o4755)
-    os.chmod(place.t, 0o755)
+def setuid(aim: Aim) -> str:
+    path = written(f"{aim.t}/setuid", 0o4755)
+    os.chmod(aim.t, 0o755)
     user = run(path, arguments(path), OTHER)
     if user != os.geteuid() & 255:
         raise Refused((), f"it ran, as user {user}")
     return f"user {OTHER} became {user}"
 
 
-def setuid_file(place: Place) -> str:
-    path = written(f"{place.t}/left-setuid", 0o4755)
-    os.chmod(place.t, 0o755)
+def setuid_file(aim: Aim) -> str:
+    path = written(f"{aim.t}/left-setuid", 0o4755)
+    os.chmod(aim.t, 0o755)
     if not os.stat(path).st_mode & 0o4000:
         raise Refused((), "the bit did not stay")
     return path
 
 
-def file_capability(place: Place) -> str:
-    path = written(f"{place.t}/capability")
+def file_capability(aim: Aim) -> str:
+    path = written(f"{aim.t}/capability")
     # struct vfs_cap_data, revision 2, effective: all capabilities
     os.setxattr(path, "security.capability", struct.pack("<5I", 0x02000001, 0xFFFFFFFF, 0, 0x1FF, 0))
     return path
 
 
-def interpreter(place: Place) -> str:
-    path = f"{place.t}/script"
+def interpreter(aim: Aim) -> str:
+    path = f"{aim.t}/script"
     with open(path, "w", encoding="ascii") as file:
         file.write("import os; os._exit(7)\n")
-    if run(place.python, [place.python, "-S", "-E", path]) != 7:
+    if run(aim.interpreter[0], [*aim.interpreter, path]) != 7:
         raise Refused((), "it did not run")
-    return place.python
+    return aim.interpreter[0]
 
 
-def memfd(place: Place) -> str:
+def memfd(aim: Aim) -> str:
     fd = os.memfd_create("program", 0)
     os.write(fd, program())
-    path = f"/proc/self/fd/{fd}"
-    run(path, arguments(path))
-    return "memfd_create(2), then execve(2)"
+    run(fd, arguments("program"))
+    return "memfd_create(2), then execveat(2)"
 
 
-def anonymous(place: Place) -> str:
+def anonymous(aim: Aim) -> str:
     _map(-1, _READ | _WRITE | _EXECUTE, _PRIVATE | _ANONYMOUS)
     return "mmap(2) of anonymous memory"
 
 
-ATTACKS: dict[str, Attack] = {
+EXPLOITS: dict[str, Exploit] = {
     "execute": execute,
     "map-execute": map_execute,
     "setuid": setuid,

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 
-from .frame import Attack, Place, Refused, check, libc
+from .frame import Aim, Exploit, Refused, check, libc
 
 _SEIZE = 0x4206
 _KNOBS = (
@@ -37,12 +37,12 @@ def _first(attempts: Iterator[Callable[[], str]]) -> str:
     raise Refused(errors, "nothing of the host was there")
 
 
-def chroot(place: Place) -> str:
+def chroot(aim: Aim) -> str:
     """The old escape: a root below the working directory leaves `..` without an end.
 
     Without an open directory: FreeBSD refuses those to whoever has changed his root before.
     """
-    inside = f"{place.t}/inside"
+    inside = f"{aim.t}/inside"
     with contextlib.suppress(FileExistsError):
         os.mkdir(inside)
     os.chdir("/")
@@ -51,13 +51,13 @@ def chroot(place: Place) -> str:
         os.chdir("..")
     os.chroot(".")
     try:
-        return _token(place.token)
+        return _token(aim.token)
     except FileNotFoundError:
         raise Refused((), "it ended in its own root") from None
 
 
-def descriptor(place: Place) -> str:
-    name = os.path.basename(place.token)
+def descriptor(aim: Aim) -> str:
+    name = os.path.basename(aim.token)
     return _first(lambda fd=fd: _token(name, fd) for fd in range(1024))  # type: ignore[misc]
 
 
@@ -65,45 +65,45 @@ def _processes() -> list[str]:
     return sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int)
 
 
-def proc_root(place: Place) -> str:
-    paths = [f"/proc/{place.victim}/root{place.token}", f"/proc/{place.victim}/cwd{place.token}"]
-    paths += [f"/proc/{pid}/{what}{place.token}" for pid in _processes() for what in ("root", "cwd")]
+def proc_root(aim: Aim) -> str:
+    paths = [f"/proc/{aim.victim}/root{aim.token}", f"/proc/{aim.victim}/cwd{aim.token}"]
+    paths += [f"/proc/{pid}/{what}{aim.token}" for pid in _processes() for what in ("root", "cwd")]
     return _first(lambda path=path: _token(path) for path in paths)  # type: ignore[misc]
 
 
-def namespace(place: Place) -> str:
+def namespace(aim: Aim) -> str:
     def join(pid: str) -> str:
         fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
         check(libc.setns(fd, 0), "setns")
-        return _token(place.token)
+        return _token(aim.token)
 
-    return _first(lambda pid=pid: join(pid) for pid in (str(place.victim), *_processes()))  # type: ignore[misc]
+    return _first(lambda pid=pid: join(pid) for pid in (str(aim.victim), *_processes()))  # type: ignore[misc]
 
 
-def _is_victim(place: Place) -> None:
+def _is_victim(aim: Aim) -> None:
     """A jail may have another process of that number. Raises ProcessLookupError."""
     try:
-        with open(f"/proc/{place.victim}/comm", encoding="ascii", errors="replace") as file:
+        with open(f"/proc/{aim.victim}/comm", encoding="ascii", errors="replace") as file:
             found = file.read().strip()
     except OSError:
-        found = place.name  # /proc says nothing: the call itself will
-    if found != place.name:
-        raise ProcessLookupError(3, "no such process", str(place.victim))
+        found = aim.name  # /proc says nothing: the call itself will
+    if found != aim.name:
+        raise ProcessLookupError(3, "no such process", str(aim.victim))
 
 
-def signal_host(place: Place) -> str:
-    _is_victim(place)
-    os.kill(place.victim, signal.SIGUSR1)
-    return f"process {place.victim}"
+def signal_host(aim: Aim) -> str:
+    _is_victim(aim)
+    os.kill(aim.victim, signal.SIGUSR1)
+    return f"process {aim.victim}"
 
 
-def ptrace(place: Place) -> str:
-    _is_victim(place)
-    check(libc.ptrace(_SEIZE, place.victim, None, None), "ptrace")
-    return f"process {place.victim}"
+def ptrace(aim: Aim) -> str:
+    _is_victim(aim)
+    check(libc.ptrace(_SEIZE, aim.victim, None, None), "ptrace")
+    return f"process {aim.victim}"
 
 
-def kernel(place: Place) -> str:
+def kernel(aim: Aim) -> str:
     def opened(path: str) -> str:
         os.close(os.open(path, os.O_WRONLY))
         return path
@@ -111,13 +111,13 @@ def kernel(place: Place) -> str:
     return _first(lambda path=path: opened(path) for path in _KNOBS)  # type: ignore[misc]
 
 
-def device_mode(place: Place) -> str:
+def device_mode(aim: Aim) -> str:
     """Change the mode; whether that is the host's is for the host to see."""
     os.chmod("/dev/null", 0o600)
     return "/dev/null is 0600"
 
 
-ATTACKS: dict[str, Attack] = {
+EXPLOITS: dict[str, Exploit] = {
     "chroot": chroot,
     "descriptor": descriptor,
     "proc-root": proc_root,

@@ -1,7 +1,7 @@
 """What an administrator does in a session, while root of the jail has planted something in t for that.
 
 Each function stands in for the ordinary program and looks where that would: variables of the session first,
-then the built-in place. It has worked for the attacker when a planted script ran, a planted library was
+then the built-in aim. It has worked for the attacker when a planted script ran, a planted library was
 loaded, or a file of s is not what the administrator made it.
 """
 
@@ -13,7 +13,7 @@ import signal
 import termios
 import time
 
-from .frame import Attack, Place, Refused, each, libc
+from .frame import Aim, Exploit, Refused, each, libc
 from .programs import run
 
 LEFT = b"layout-left"
@@ -29,40 +29,40 @@ _LOADED = "import ctypes; print(open('/proc/self/maps').read())"
 _SET_NAME = 15
 
 
-def _ran(place: Place, path: str) -> str:
+def _ran(aim: Aim, path: str) -> str:
     """Run a script as the administrator's tool would; success is that it was the attacker's."""
-    marker = f"{place.s}/pwned"
+    marker = f"{aim.s}/pwned"
     os.stat(path)
-    run(place.python, [place.python, "-S", "-E", path])
+    run(aim.interpreter[0], [*aim.interpreter, path])
     if not os.path.exists(marker):
         raise Refused((), "what ran was not the attacker's")
     os.unlink(marker)
     return f"{path} ran, and wrote to s"
 
 
-def package_script(place: Place) -> str:
+def package_script(aim: Aim) -> str:
     """dpkg(1) --remove."""
-    return _ran(place, f"{os.environ.get('DPKG_ADMINDIR', '/var/lib/dpkg')}/info/demo.prerm")
+    return _ran(aim, f"{os.environ.get('DPKG_ADMINDIR', '/var/lib/dpkg')}/info/demo.prerm")
 
 
-def build_options(place: Place) -> str:
+def build_options(aim: Aim) -> str:
     """make(1) in a tree of ports includes the options of the last time."""
-    return _ran(place, f"{os.environ.get('PORT_DBDIR', '/var/db/ports')}/demo/options")
+    return _ran(aim, f"{os.environ.get('PORT_DBDIR', '/var/db/ports')}/demo/options")
 
 
-def answers(place: Place) -> str:
+def answers(aim: Aim) -> str:
     """A package's postinst asks debconf(7)."""
-    return _ran(place, _ANSWERS)
+    return _ran(aim, _ANSWERS)
 
 
-def script(place: Place) -> str:
-    return _ran(place, f"{place.t}/fix")
+def script(aim: Aim) -> str:
+    return _ran(aim, f"{aim.t}/fix")
 
 
-def script_in_tmp(place: Place) -> str:
+def script_in_tmp(aim: Aim) -> str:
     def ran(path: str) -> None:
         try:
-            _ran(place, path)
+            _ran(aim, path)
         except Refused:
             raise FileNotFoundError(2, "not the attacker's", path) from None
 
@@ -70,7 +70,7 @@ def script_in_tmp(place: Place) -> str:
     return each((path, lambda path=path: ran(path)) for path in paths)  # type: ignore[misc]
 
 
-def linker_hints(place: Place) -> str:
+def linker_hints(aim: Aim) -> str:
     """A loader that believes hints in /var/run, as FreeBSD's does: it looks there first."""
     with open(_HINTS, encoding="ascii") as file:
         directory = file.read().strip()
@@ -79,8 +79,8 @@ def linker_hints(place: Place) -> str:
     if pid == 0:
         try:
             os.dup2(writing, 1)
-            words = [place.python, "-S", "-E", "-c", _LOADED]
-            os.execve(place.python, words, {"LD_LIBRARY_PATH": directory})  # noqa: S606 - what is tried
+            words = [*aim.interpreter, "-c", _LOADED]
+            os.execve(words[0], words, {"LD_LIBRARY_PATH": directory})  # noqa: S606 - what is tried
         finally:
             os._exit(255)
     os.close(writing)
@@ -92,7 +92,7 @@ def linker_hints(place: Place) -> str:
     return loaded[0].split()[-1]
 
 
-def temporary(place: Place) -> str:
+def temporary(aim: Aim) -> str:
     """A compiler writes what the assembler reads."""
     path = f"{os.environ.get('TMPDIR', '/tmp')}/{TEMPORARY}"  # noqa: S108 - where it would be
     with open(path, "w", encoding="ascii") as file:
@@ -109,9 +109,9 @@ def temporary(place: Place) -> str:
     raise Refused((), f"{path} stayed as it was written")
 
 
-def merge_base(place: Place) -> str:
+def merge_base(aim: Aim) -> str:
     """ucf(1) and etcupdate(8): a file that is as it was delivered is replaced without a question."""
-    path = f"{place.s}/file"
+    path = f"{aim.s}/file"
     with open(path, encoding="ascii") as file:
         mine = file.read()
     with open(_MERGED, encoding="ascii") as file:
@@ -121,22 +121,22 @@ def merge_base(place: Place) -> str:
     return f"{path}: the edit is gone"
 
 
-def link_write(place: Place) -> str:
-    path, aim = "/var/log/link", f"{place.s}/file"
-    with open(aim, encoding="ascii") as file:
+def link_write(aim: Aim) -> str:
+    path, target = "/var/log/link", f"{aim.s}/file"
+    with open(target, encoding="ascii") as file:
         before = file.read()
     with open(path, "w", encoding="ascii") as file:
         file.write("the administrator's note\n")
-    with open(aim, encoding="ascii") as file:
+    with open(target, encoding="ascii") as file:
         after = file.read()
     if after == before:
         raise Refused((), "it was written elsewhere")
-    with open(aim, "w", encoding="ascii") as file:
+    with open(target, "w", encoding="ascii") as file:
         file.write(before)
-    return f"{path} led to {aim}"
+    return f"{path} led to {target}"
 
 
-def fifo_log(place: Place) -> str:
+def fifo_log(aim: Aim) -> str:
     def waited(*_: object) -> None:
         raise TimeoutError
 
@@ -150,7 +150,7 @@ def fifo_log(place: Place) -> str:
     raise Refused((), "reading returned")
 
 
-def left_behind(place: Place) -> str:
+def left_behind(aim: Aim) -> str:
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
@@ -162,13 +162,13 @@ def left_behind(place: Place) -> str:
     return "a process in a session of its own"
 
 
-def terminal(place: Place) -> str:
+def terminal(aim: Aim) -> str:
     for byte in TYPED:
         fcntl.ioctl(0, termios.TIOCSTI, bytes([byte]))
     return "ioctl(2) with TIOCSTI"
 
 
-ATTACKS: dict[str, Attack] = {
+EXPLOITS: dict[str, Exploit] = {
     "linker-hints": linker_hints,
     "package-script": package_script,
     "build-options": build_options,

@@ -6,50 +6,50 @@ import fcntl
 import os
 import socket
 
-from .frame import Attack, Place, each
+from .frame import Aim, Exploit, each
 
 
-def new_fifo(place: Place) -> str:
+def new_fifo(aim: Aim) -> str:
     def listening(path: str) -> None:
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(path)
 
     return each(
         (
-            ("FIFO", lambda: os.mkfifo(f"{place.base}/.fifo")),
-            ("socket", lambda: listening(f"{place.base}/.socket")),
+            ("FIFO", lambda: os.mkfifo(f"{aim.base}/.fifo")),
+            ("socket", lambda: listening(f"{aim.base}/.socket")),
         )
     )
 
 
-def fifo(place: Place) -> str:
-    path = f"{place.base}/fifo"
+def fifo(aim: Aim) -> str:
+    path = f"{aim.base}/fifo"
     fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     os.write(fd, b"hello")
     return path
 
 
-def socket_of_base(place: Place) -> str:
-    path = f"{place.base}/socket"
+def socket_of_base(aim: Aim) -> str:
+    path = f"{aim.base}/socket"
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
         client.sendall(b"hello")
     return path
 
 
-def flock(place: Place) -> str:
-    path = f"{place.base}/file"
+def flock(aim: Aim) -> str:
+    path = f"{aim.base}/file"
     fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
     return path
 
 
-def lease(place: Place) -> str:
-    path = f"{place.base}/file"
+def lease(aim: Aim) -> str:
+    path = f"{aim.base}/file"
     fcntl.fcntl(os.open(path, os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK)
     return path
 
 
-ATTACKS: dict[str, Attack] = {
+EXPLOITS: dict[str, Exploit] = {
     "new-fifo": new_fifo,
     "fifo": fifo,
     "socket": socket_of_base,

@@ -21,14 +21,13 @@ from layout.core.attacks import Attack
 from layout.core.errors import LayoutError
 from layout.host import forked
 from layout.host.attacks import files, frame
-from layout.host.attacks.frame import Place
+from layout.host.attacks.frame import Aim
 from layout.host.freebsd import attacks, process, table
 from layout.host.run import run
 
 IN_BASE, IN_S, IN_T = "/usr/lib/selftest", "/etc/selftest", "/var/selftest"
 _RESCUE = "/rescue/sh"
 """A static shell of the base system."""
-_FILES = ("file", "other", "linked")
 _DIRECTORIES = (
     "bin",
     "dev",
@@ -80,7 +79,7 @@ def base(top: str) -> str:
     for name in _DIRECTORIES:
         files.directories(f"{top}/{name}")
     for place in (IN_BASE, IN_S, IN_T):
-        _fill(top + place)
+        files.fill(top + place)
     found = os.path.isfile(_RESCUE)
     if found:
         files.copy(_RESCUE, f"{top}/bin/sh", 0o755)
@@ -91,15 +90,8 @@ def base(top: str) -> str:
     return "/bin/sh" if found else ""
 
 
-def _fill(top: str) -> None:
-    files.directories(top)
-    for name in _FILES:
-        with open(f"{top}/{name}", "w", encoding="ascii") as file:
-            file.write("as it was\n")
-
-
 @contextlib.contextmanager
-def outside(top: str, root: str, shell: str) -> Iterator[tuple[Place, str]]:
+def outside(top: str, root: str, shell: str) -> Iterator[tuple[Aim, str]]:
     """Make a token, a victim, and a FIFO and a socket in mroot; yield where everything is, and the token."""
     token, path = secrets.token_hex(16), f"{top}/outside/token"
     files.directories(os.path.dirname(path))
@@ -113,7 +105,7 @@ def outside(top: str, root: str, shell: str) -> Iterator[tuple[Place, str]]:
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(_short(f"{left}/socket"))
             server.listen(8)
-            yield Place(IN_BASE, IN_S, IN_T, victim, "victim", path, shell), token
+            yield Aim(IN_BASE, IN_S, IN_T, victim, "victim", path, (shell,) if shell else ()), token
     finally:
         os.kill(victim, signal.SIGKILL)
         os.waitpid(victim, 0)
@@ -132,7 +124,7 @@ def _victim(parent: int) -> int:
         signal.pause()
 
 
-def attacked(wanted: Sequence[Attack], place: Place, jid: int) -> dict[str, dict[str, Any]]:
+def attacked(wanted: Sequence[Attack], place: Aim, jid: int) -> dict[str, dict[str, Any]]:
     """Make each attack as root of the jail: a child attaches to it, and its children attack."""
     reading, writing = os.pipe()
     own = os.getpid()
@@ -146,7 +138,7 @@ def attacked(wanted: Sequence[Attack], place: Place, jid: int) -> dict[str, dict
         except (OSError, frame.Untried) as why:
             found = {one.id: _untried(f"the jail cannot be entered: {why}") for one in wanted}
         else:
-            found = {one.id: frame.attempt(attacks.ATTACKS[one.id], place) for one in wanted}
+            found = {one.id: frame.attempt(attacks.EXPLOITS[one.id], place) for one in wanted}
         with open(writing, "w", encoding="utf-8") as out:
             json.dump(found, out)
         return 0
@@ -164,7 +156,7 @@ def _untried(why: str) -> dict[str, Any]:
     return {"worked": False, "errnos": [], "said": why, "untried": True}
 
 
-def controls(wanted: Sequence[Attack], place: Place, top: str, root: str) -> dict[str, dict[str, Any]]:
+def controls(wanted: Sequence[Attack], place: Aim, top: str, root: str) -> dict[str, dict[str, Any]]:
     """Make each where it has to work: in one writable tree without mounts, or by root who is in no jail."""
     found = {}
     os.chmod(top, 0o711)  # for the control that is another user; ROOT below is closed
@@ -172,14 +164,14 @@ def controls(wanted: Sequence[Attack], place: Place, top: str, root: str) -> dic
         plain = f"{top}/plain/{one.id}"
         tree = place._replace(base=f"{plain}/base", s=f"{plain}/s", t=f"{plain}/t")
         for path in tree[:3]:
-            _fill(path)
+            files.fill(path)
         before, aim = None, tree
         if one.id == "chroot":
             before, aim = functools.partial(os.chroot, plain), tree._replace(t="/t")
         elif one.id in {"fifo", "socket"}:
             aim = place._replace(base=f"{root}/j/mroot{IN_BASE}")
-        elif one.id == "interpreter" and place.python:
-            aim = tree._replace(python=_RESCUE)
-        found[one.id] = frame.attempt(attacks.ATTACKS[one.id], aim, before)
+        elif one.id == "interpreter" and place.interpreter:
+            aim = tree._replace(interpreter=(_RESCUE,))
+        found[one.id] = frame.attempt(attacks.EXPLOITS[one.id], aim, before)
     os.chmod(top, 0o700)
     return found

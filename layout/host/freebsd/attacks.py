@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable
 
 from layout.host.attacks import mounts, programs, reach, shared
-from layout.host.attacks.frame import Attack, Place, Untried, each
+from layout.host.attacks.frame import Aim, Exploit, Untried, each
 from layout.host.freebsd import libc
 
 _ATTACH, _DETACH = 10, 11
@@ -58,37 +58,37 @@ def _asks(work: Callable[[], object]) -> str:
     return "it may"
 
 
-def mount(place: Place) -> str:
-    return _asks(lambda: libc.ask_to_mount(place.t))
+def mount(aim: Aim) -> str:
+    return _asks(lambda: libc.ask_to_mount(aim.t))
 
 
-def umount(place: Place) -> str:
-    return _asks(lambda: libc.ask_to_unmount(f"{place.t}/no-mount"))
+def umount(aim: Aim) -> str:
+    return _asks(lambda: libc.ask_to_unmount(f"{aim.t}/no-mount"))
 
 
-def handle(place: Place) -> str:
+def handle(aim: Aim) -> str:
     return _asks(libc.ask_for_handles)
 
 
-def jail(place: Place) -> str:
+def jail(aim: Aim) -> str:
     return _asks(lambda: libc.call("jail_set", None, ctypes.c_uint(0), ctypes.c_int(1)))
 
 
-def device(place: Place) -> str:
-    path = f"{place.t}/node"
+def device(aim: Aim) -> str:
+    path = f"{aim.t}/node"
     os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(2, 2))
     os.unlink(path)
     return path
 
 
-def ptrace(place: Place) -> str:
-    call("ptrace", ctypes.c_int(_ATTACH), ctypes.c_int(place.victim), None, ctypes.c_int(0))
-    os.waitpid(place.victim, os.WNOHANG)
-    call("ptrace", ctypes.c_int(_DETACH), ctypes.c_int(place.victim), ctypes.c_void_p(1), ctypes.c_int(0))
-    return f"process {place.victim}"
+def ptrace(aim: Aim) -> str:
+    call("ptrace", ctypes.c_int(_ATTACH), ctypes.c_int(aim.victim), None, ctypes.c_int(0))
+    os.waitpid(aim.victim, os.WNOHANG)
+    call("ptrace", ctypes.c_int(_DETACH), ctypes.c_int(aim.victim), ctypes.c_void_p(1), ctypes.c_int(0))
+    return f"process {aim.victim}"
 
 
-def kernel(place: Place) -> str:
+def kernel(aim: Aim) -> str:
     return each(
         (
             ("sysctl", _same_sysctl),
@@ -105,8 +105,8 @@ def _same_sysctl() -> None:
     call("sysctlbyname", _KNOB, None, None, ctypes.byref(value), size)
 
 
-def flags(place: Place) -> str:
-    path = f"{place.t}/flagged"
+def flags(aim: Aim) -> str:
+    path = f"{aim.t}/flagged"
     change = getattr(os, "chflags", None)
     if change is None:
         raise Untried("this Python has no chflags(2)")
@@ -117,12 +117,12 @@ def flags(place: Place) -> str:
     return path
 
 
-def raw_socket(place: Place) -> str:
+def raw_socket(aim: Aim) -> str:
     socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close()
     return "socket(2)"
 
 
-def memory(place: Place) -> str:
+def memory(aim: Aim) -> str:
     fd = call("shm_open", _ANONYMOUS, ctypes.c_int(os.O_RDWR), ctypes.c_int(0o700))
     os.ftruncate(fd, len(programs.program()))
     os.write(fd, programs.program())
@@ -130,25 +130,25 @@ def memory(place: Place) -> str:
     return "shm_open(2), then fexecve(2)"
 
 
-def interpreter(place: Place) -> str:
-    if not place.python:
+def interpreter(aim: Aim) -> str:
+    if not aim.interpreter:
         raise Untried("this host has no /rescue/sh to put into the base")
-    path = f"{place.t}/script"
+    path = f"{aim.t}/script"
     with open(path, "w", encoding="ascii") as file:
         file.write("exit 7\n")
-    if programs.run(place.python, [place.python, path]) != 7:
+    if programs.run(aim.interpreter[0], [*aim.interpreter, path]) != 7:
         raise OSError(errno.EACCES, "it did not run", path)
-    return place.python
+    return aim.interpreter[0]
 
 
-ATTACKS: dict[str, Attack] = {
-    **{name: mounts.ATTACKS[name] for name in ("write-base", "write-s", "link")},
+EXPLOITS: dict[str, Exploit] = {
+    **{name: mounts.EXPLOITS[name] for name in ("write-base", "write-s", "link")},
     **{
-        name: programs.ATTACKS[name]
+        name: programs.EXPLOITS[name]
         for name in ("execute", "map-execute", "setuid", "setuid-file", "anonymous")
     },
-    **{name: reach.ATTACKS[name] for name in ("chroot", "signal")},
-    **{name: shared.ATTACKS[name] for name in ("new-fifo", "fifo", "socket", "flock")},
+    **{name: reach.EXPLOITS[name] for name in ("chroot", "signal")},
+    **{name: shared.EXPLOITS[name] for name in ("new-fifo", "fifo", "socket", "flock")},
     "mount": mount,
     "umount": umount,
     "handle": handle,

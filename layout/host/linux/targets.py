@@ -1,7 +1,8 @@
 """What the attacks of `layout selftest` are aimed at, made inside the sandbox, and the controls.
 
-A control is the same attack where it has to work. `bare` is a bare chroot(2): mroot and s mounted read-only,
-t without options, all capabilities, the host's /proc, /dev and processes, and a descriptor left open.
+A control is the same attack where it has to work. `bare` is a bare chroot(2): the trees of a jail,
+read-only where they have to be, without other options; all capabilities; the host's /proc, /dev and
+processes; and a descriptor left open.
 `plain` is one writable tree without any mount.
 """
 
@@ -14,13 +15,13 @@ import secrets
 import signal
 import socket
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from layout.core.attacks import Attack
 from layout.host import forked
 from layout.host.attacks import files, frame, known, programs, session
-from layout.host.attacks.frame import Place
+from layout.host.attacks.frame import Aim
 from layout.host.linux import process, syscalls
 
 WORK = "/tmp/work"  # noqa: S108 - the sandbox's own
@@ -30,17 +31,16 @@ TOKEN = f"{WORK}/outside/token"
 HOME = "/usr/lib/selftest"
 IN_BASE, IN_S, IN_T = f"{HOME}/target", "/etc/selftest", "/var/selftest"
 NAME = "layout-victim"
-_FILES = ("file", "other", "linked")
 _LEAKED = 200
 """Number from which on a descriptor is left open on purpose."""
 _NULL = stat.S_IFCHR | 0o666
-_START = 'import sys; sys.path.insert(0, "{home}"); from attacks.{module} import main; main()'
+_START = 'import sys; sys.path.insert(0, "{home}"); from attacks.frame import main; main()'
 
 
 def prepare(python: str) -> None:
     """Put what is attacked into the base, and the attacks themselves."""
     for top in (IN_BASE, IN_S, IN_T):
-        _fill(BASE + top)
+        files.fill(BASE + top)
     here = os.path.dirname(frame.__file__)
     for name in os.listdir(here):
         if name.endswith(".py"):
@@ -50,17 +50,29 @@ def prepare(python: str) -> None:
     os.chmod(f"{BASE}/bin/sh", 0o755)
 
 
-def _fill(top: str) -> None:
-    files.directories(top)
-    for name in _FILES:
-        with open(f"{top}/{name}", "w", encoding="ascii") as file:
-            file.write("as it was\n")
+def command(aim: Aim, names: Sequence[str], *, stay: bool) -> tuple[str, ...]:
+    """Return the words that start these attacks in a jail; `stay`: it does not end with the last."""
+    return (*aim.interpreter, "-B", "-c", _START.format(home=HOME), json.dumps((aim, names, stay)))
 
 
-def command(python: str, module: str, *values: object) -> tuple[str, ...]:
-    """Return the words that start a module of the attacks in a jail."""
-    start = _START.format(home=HOME, module=module)
-    return (python, "-S", "-B", "-c", start, json.dumps(values))
+class Tree(NamedTuple):
+    """A directory of the host that a jail is made of."""
+
+    source: str
+    place: str
+    """Where the jail sees it; "" for its root."""
+    read_only: bool = False
+
+
+class Target(NamedTuple):
+    """A jail that is attacked."""
+
+    name: str
+    aim: Aim
+    trees: tuple[Tree, ...]
+    """Parents first."""
+    t: str
+    """Where the host sees the `t` of its aim."""
 
 
 def write(path: str, text: str) -> None:
@@ -70,8 +82,23 @@ def write(path: str, text: str) -> None:
         file.write(text)
 
 
+def write_program(path: str, content: bytes) -> None:
+    """Write a program of the host."""
+    with open(path, "xb") as file:
+        file.write(content)
+        os.fchmod(file.fileno(), 0o755)
+
+
+def lay_beside(top: str) -> None:
+    """Put the interpreter with the attacks beside the program of the jail at `top`, which has none."""
+    for path in files.below(BASE):
+        place = top + path[len(BASE) :]
+        if not os.path.lexists(place):
+            files.copy(path, place, stat.S_IMODE(os.stat(path).st_mode))
+
+
 @contextlib.contextmanager
-def outside(python: str) -> Iterator[tuple[Place, str]]:
+def outside(python: str) -> Iterator[tuple[Aim, str]]:
     """Make the token, the open descriptor and the victim; yield where everything is, and the token."""
     token = secrets.token_hex(16)
     write(TOKEN, token)
@@ -82,7 +109,7 @@ def outside(python: str) -> Iterator[tuple[Place, str]]:
         write("/proc/sys/kernel/ns_last_pid", "30000")
     victim = forked.fork(_victim)
     try:
-        yield Place(IN_BASE, IN_S, IN_T, victim, NAME, TOKEN, python), token
+        yield Aim(IN_BASE, IN_S, IN_T, victim, NAME, TOKEN, (python, "-S", "-E")), token
     finally:
         os.kill(victim, signal.SIGKILL)
         os.waitpid(victim, 0)
@@ -120,21 +147,19 @@ def left_in_base() -> Iterator[None]:
 # -- controls -----------------------------------------------------------------------------------------------
 
 
-def controls(
-    attacks: Iterable[Attack], place: Place, name: str, *, read_only: bool = True
-) -> dict[str, dict[str, Any]]:
-    """Make each attack where it has to work; `name` is the jail whose trees are taken."""
-    functions = known.functions()
+def controls(attacks: Iterable[Attack], target: Target) -> dict[str, dict[str, Any]]:
+    """Make each attack where it has to work."""
+    exploits = known.exploits()
     found = {}
-    for number, attack in enumerate(attacks):
+    for attack in attacks:
         if attack.control == "plain":
-            plain = f"{WORK}/plain/{name}-{number}"
-            tree = place._replace(base=f"{plain}/base", s=f"{plain}/s", t=f"{plain}/t")
-            for top in tree[:3]:
-                _fill(top)
-            found[attack.id] = frame.attempt(functions[attack.id], tree)
+            plain = f"{WORK}/plain/{target.name}-{attack.id}"
+            aim = target.aim._replace(base=f"{plain}/base", s=f"{plain}/s", t=f"{plain}/t")
+            for top in aim[:3]:
+                files.fill(top)
+            found[attack.id] = frame.attempt(exploits[attack.id], aim)
         else:
-            found[attack.id] = frame.attempt(functions[attack.id], place, bare(name, read_only=read_only))
+            found[attack.id] = frame.attempt(exploits[attack.id], target.aim, bare(target.trees))
         match attack.id:
             case "device-mode":
                 found[attack.id]["worked"] = host_device_changed()
@@ -145,7 +170,7 @@ def controls(
     return found
 
 
-def bare(name: str, *, read_only: bool) -> Callable[[], None]:
+def bare(trees: Iterable[Tree]) -> Callable[[], None]:
     """Return what makes a bare chroot of a jail's trees, in a mount namespace of this attack's own."""
     top = f"{WORK}/bare"
 
@@ -153,16 +178,10 @@ def bare(name: str, *, read_only: bool) -> Callable[[], None]:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount(b"none", b"/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
         files.directories(top)
-        for source, target, closed in (
-            (f"{ROOT}/j/mroot", "", read_only),
-            (f"{ROOT}/s/{name}", "/s", read_only),
-            (f"{ROOT}/t/{name}", "/t", False),
-            ("/proc", "/proc", False),
-            ("/dev", "/dev", False),
-        ):
-            where = (top + target).encode()
-            syscalls.mount(source.encode(), where, None, syscalls.MS_BIND)
-            if closed:
+        for tree in (*trees, Tree("/proc", "/proc"), Tree("/dev", "/dev")):
+            where = (top + tree.place).encode()
+            syscalls.mount(tree.source.encode(), where, None, syscalls.MS_BIND)
+            if tree.read_only:
                 flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY
                 syscalls.mount(b"none", where, None, flags)
         os.chroot(top)
@@ -195,11 +214,11 @@ def left_over() -> bool:
     return bool(found)
 
 
-def host_user(name: str, place: Place) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Let a user of the host run the setuid file that a jail left; and where ROOT is open to all."""
-    path = f"{ROOT}/t/{name}{place.t}/left-setuid"
+def host_user(target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Let a user of the host run the setuid file that a jail left; and where all above it is open to all."""
+    path = f"{target.t}/left-setuid"
 
-    def ran(_: Place) -> str:
+    def ran(_: Aim) -> str:
         user = programs.run(path, programs.arguments(path), programs.OTHER)
         if user == programs.OTHER & 255:
             raise frame.Refused((), "it ran without a privilege")
@@ -208,18 +227,15 @@ def host_user(name: str, place: Place) -> tuple[dict[str, Any], dict[str, Any]]:
     if not os.path.exists(path):
         missing = {"worked": False, "errnos": [], "said": "the jail could not make it", "untried": True}
         return missing, missing
-    found = frame.attempt(ran, place)
-    opened = [
-        ROOT,
-        f"{ROOT}/t",
-        f"{ROOT}/t/{name}",
-        *(f"{ROOT}/t/{name}{part}" for part in ("/var", place.t)),
-    ]
+    found = frame.attempt(ran, target.aim)
+    opened = [os.path.dirname(path)]
+    while opened[-1] != WORK:
+        opened.append(os.path.dirname(opened[-1]))
     modes = {one: stat.S_IMODE(os.stat(one).st_mode) for one in opened}
     try:
         for one in opened:
             os.chmod(one, 0o755)
-        return found, frame.attempt(ran, place)
+        return found, frame.attempt(ran, target.aim)
     finally:
         for one, mode in modes.items():
             os.chmod(one, mode)

@@ -149,7 +149,7 @@ def _heard(master: int, pid: int) -> str:
     return data.decode("utf-8", "replace").replace("\r\n", "\n")
 
 
-def control(place: frame.Place) -> dict[str, Any]:
+def control(aim: frame.Aim) -> dict[str, Any]:
     """The control: the same on the administrator's own terminal, with all capabilities."""
-    _, typed = on_terminal(lambda: session.terminal(place))
+    _, typed = on_terminal(lambda: session.terminal(aim))
     return {"worked": typed, "errnos": [], "said": "", "untried": False}
