@@ -102,8 +102,11 @@ class Decided:
 
     @property
     def filtered(self) -> bool:
-        """A filter keeps the jail from making user namespaces: it has none whose limit could be 0."""
-        return self.become is None and not self.spec.shift
+        """A filter keeps the jail from keys, and from making user namespaces.
+
+        Not an engine that makes one itself; nspawn refuses keys by a filter of its own.
+        """
+        return self.become is None and (not self.spec.shift or bool(ENGINES[self.engine].JOINS_NAMESPACE))
 
     @property
     def limited(self) -> bool:

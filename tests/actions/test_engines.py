@@ -184,6 +184,31 @@ def test_an_engine_that_is_not_there_is_named_with_its_package(
         assert f"install {package}" in done.err
 
 
+STANDARD = (
+    "chmod 600 /proc/self/fd/0 2>/tmp/null; cat /bin/busybox >/proc/self/fd/1; chmod 755 /proc/self/fd/1; "
+    "/proc/self/fd/1 true 2>/tmp/log; exec sleep 99"
+)
+
+
+@each_engine
+def test_what_a_service_gets_from_the_host_is_good_for_reading_and_writing_only(
+    yard: Yard, engine: str
+) -> None:
+    """Root of the jail is root of the host here: /dev/null and the log are files of his."""
+    mode = os.stat("/dev/null").st_mode
+    words = json.dumps(["/bin/sh", "-c", STANDARD])
+    profile(yard, "default", f'[linux.service]\ncommand = {words}\nports = ["81/tcp"]\n')
+    yard.ok("start", "a", "--engine", engine)
+    t = yard.root / "t/a/tmp"
+    assert eventually(lambda: (t / "log").exists() and (t / "log").read_text(), 30)
+    assert "Read-only file system" in (t / "null").read_text()
+    assert os.stat("/dev/null").st_mode == mode
+    log = yard.root / ".layout/log/a.log"
+    assert log.stat().st_mode & 0o777 == 0o755  # the control: it was his to change
+    assert "Permission denied" in (t / "log").read_text()
+    log.unlink()
+
+
 @each_engine
 def test_no_descriptor_of_the_host_is_open_in_a_jail(yard: Yard, engine: str) -> None:
     profile(yard, "default", SERVICES["weak"])

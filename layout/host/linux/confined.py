@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from layout.core.errors import LayoutError, UsageError, printable
 from layout.host import forked
-from layout.host.linux import process, pts, syscalls
+from layout.host.linux import devices, namespaces_filter, process, pts, syscalls
 from layout.host.standard import Standard, take
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Read-only as in every container runtime: files of root that speak for the whole host, whatever the
 # namespace. Some are open to any uid 0 without a capability: /proc/sys/kernel/core_pattern is code
 # execution on the host.
-READ_ONLY = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "asound")
+READ_ONLY = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "asound", "dynamic_debug", "driver")
 MASKED = ("kcore", "kmsg", "keys", "timer_list", "sched_debug", "latency_stats")
 _PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 
@@ -146,6 +146,8 @@ def _confine(session: Session, standard: tuple[Standard, ...], keeper: int, chan
         raise failure(error, "the writable view attached", session.mountpoint) from error
     forked.load_nothing_more()
     _change_root(session.mountpoint)
+    process.leave_keyrings()
+    namespaces_filter.apply()
     # no_new_privs is not set: su, sudo and file capabilities of the base are part of what package tools
     # use, and none gives more than the bounding set leaves. What comes from the jail's t is kept off by
     # nosuid there.
@@ -157,7 +159,7 @@ def _confine(session: Session, standard: tuple[Standard, ...], keeper: int, chan
 
 def close_standard(standard: tuple[Standard, ...]) -> None:
     """Put /dev/null in the place of those of descriptors 0, 1 and 2 that the command does not get."""
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    null = devices.null(os.O_RDWR)
     for fd, item in enumerate(standard):
         if item.fd != fd:
             os.dup2(null, fd)

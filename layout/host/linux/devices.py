@@ -61,15 +61,43 @@ def _node(dir_fd: int, name: str, major: int, minor: int) -> None:
 
 
 def show_host_node(dir_fd: int, name: str) -> None:
-    """Mount the host's node `name` on the file of that name. Raises OSError."""
-    node = syscalls.open_tree(syscalls.AT_FDCWD, f"/dev/{name}".encode())
+    """Mount the host's node `name` on the file of that name, read-only. Raises OSError.
+
+    Or a chmod inside would change the host's own node; data still goes both ways.
+    """
+    node = _guarded(f"/dev/{name}".encode())
     try:
-        # Read-only, or a chmod inside would change the host's own node; data still goes both ways.
-        guard = syscalls.ATTR_RDONLY | syscalls.ATTR_NOSUID | syscalls.ATTR_NOEXEC
-        syscalls.mount_setattr(node, attr_set=guard, propagation=syscalls.MS_PRIVATE)
         syscalls.move_mount(node, dir_fd, name.encode())
     finally:
         os.close(node)
+
+
+def null(flags: int) -> int:
+    """Open the host's /dev/null for a process of a jail; the caller closes it. Raises OSError.
+
+    By a mount of its own that is read-only, though data goes both ways: root of a jail may be root of the
+    host, and would change the node's mode by the descriptor, for the whole host.
+    """
+    try:
+        node = _guarded(b"/dev/null")
+    except PermissionError:  # root of a user namespace only, who is an ordinary user for the node
+        return os.open("/dev/null", flags | os.O_CLOEXEC)
+    try:
+        return os.open(f"/proc/self/fd/{node}", flags | os.O_CLOEXEC)
+    finally:
+        os.close(node)
+
+
+def _guarded(path: bytes) -> int:
+    """Return a detached mount of a node by which nothing but data goes. Raises OSError."""
+    node = syscalls.open_tree(syscalls.AT_FDCWD, path)
+    try:
+        guard = syscalls.ATTR_RDONLY | syscalls.ATTR_NOSUID | syscalls.ATTR_NOEXEC
+        syscalls.mount_setattr(node, attr_set=guard, propagation=syscalls.MS_PRIVATE)
+    except BaseException:
+        os.close(node)
+        raise
+    return node
 
 
 def pseudo_terminals() -> int:

@@ -94,6 +94,7 @@ class Entry:
         forked.load_nothing_more()
         self.join()
         process.forbid_inspection()
+        process.leave_keyrings()
         if self.user is None:
             process.keep_capabilities(self.keep)
         else:

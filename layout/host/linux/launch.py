@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from layout.core.errors import LayoutError
 from layout.host import forked
-from layout.host.linux import confined, namespaces_filter, process, syscalls
+from layout.host.linux import confined, devices, namespaces_filter, process, syscalls
 
 _PROC = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 _LIMIT = 32768
@@ -130,7 +130,7 @@ def _middle(wanted: Launch, channel: socket.socket) -> int:
 
 
 def _standard(log: int) -> None:
-    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    null = devices.null(os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     os.dup2(log, 1)
@@ -155,6 +155,7 @@ def _become(wanted: Launch, channel: socket.socket) -> int:
         keep = {channel.fileno(), *wanted.held}
         if wanted.namespace >= 0:
             become_root_of(wanted.namespace)
+        process.leave_keyrings()
         if wanted.filtered:
             namespaces_filter.apply()
         process.close_descriptors(keep)

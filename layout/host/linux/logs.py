@@ -6,21 +6,29 @@ import os
 
 from layout.core.errors import LayoutError, printable
 from layout.host.beneath import Dir
+from layout.host.linux import syscalls
 
 _TAIL = 8192
+_GUARD = syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV | syscalls.ATTR_NOEXEC
 
 
 def open_log(state: Dir, name: str) -> int:
     """Open the log of jail `name` for appending, made when it is missing; the caller closes it.
 
-    Raises LayoutError when something else is in its place.
+    By a mount of its own without programs: the jail has the descriptor, and where its root is the host's it
+    could otherwise execute what it writes there. Raises LayoutError when something else is in its place.
     """
     if state.lstat("log") is None:
         state.make_dir("log", 0o700)
     with state.open("log") as logs:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            return os.open(f"{name}.log", flags, 0o600, dir_fd=logs.fd)
+            tree = syscalls.open_tree(logs.fd, b"")
+            try:
+                syscalls.mount_setattr(tree, attr_set=_GUARD, propagation=syscalls.MS_PRIVATE)
+                return os.open(f"{name}.log", flags, 0o600, dir_fd=tree)
+            finally:
+                os.close(tree)
         except OSError as error:
             found = (error.strerror or "an error").lower()
             raise LayoutError(logs.show(f"{name}.log"), found, "a log file") from None

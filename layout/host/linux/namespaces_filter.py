@@ -1,8 +1,9 @@
-"""A filter of system calls that keeps a process, and whatever it starts, from making a user namespace.
+"""A filter of system calls: a process, and whatever it starts, makes no user namespace and sees no keyring.
 
-In one of its own, a user without any capability may mount a memory file system, write to it and execute from
-it. Where a jail is in a user namespace, the limit of that is 0; without one, this filter says no.
-Source: seccomp(2), and the tables of system calls in asm/unistd.h.
+In a namespace of its own, a user without any capability may mount a memory file system, write to it and
+execute from it. Keyrings (keyrings(7)) know of users only: those of the host's root would be there for uid 0
+of a jail that has no user namespace, to be read and changed. Source: seccomp(2), and the tables of system
+calls in asm/unistd.h.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ _X32 = 0x40000000
 _CLONE3 = 435
 _NEW_USER = 0x10000000
 _MACHINES = {
-    "x86_64": ((0xC000003E, 56, 272), (0x40000003, 120, 310)),
-    "aarch64": ((0xC00000B7, 220, 97), (0x40000028, 120, 337)),
-    "riscv64": ((0xC00000F3, 220, 97),),
+    "x86_64": ((0xC000003E, 56, 272, 248), (0x40000003, 120, 310, 286)),
+    "aarch64": ((0xC00000B7, 220, 97, 217), (0x40000028, 120, 337, 309)),
+    "riscv64": ((0xC00000F3, 220, 97, 217),),
 }
-"""AUDIT_ARCH_*, and the numbers of clone and unshare; then the same for 32-bit programs."""
+"""AUDIT_ARCH_*, and the numbers of clone, unshare and add_key; then the same for 32-bit programs.
+
+request_key and keyctl are the two numbers after add_key everywhere.
+"""
 
 
 class _Program(ctypes.Structure):
@@ -41,7 +45,7 @@ def is_known() -> bool:
 
 
 def program(machine: str) -> bytes:
-    """Return the filter, as classic BPF: clone3 is unknown, clone and unshare make no user namespace.
+    """Return the filter, as classic BPF: clone and unshare make no user namespace; no clone3, no keys.
 
     Calls of another machine's set of numbers are refused. Raises KeyError for a machine without a filter.
     """
@@ -49,14 +53,16 @@ def program(machine: str) -> bytes:
     return b"".join(struct.pack("=HBBI", *line) for line in [*lines, (_RETURN, 0, 0, _ERRNO | errno.EPERM)])
 
 
-def _block(audit: int, clone: int, unshare: int) -> list[tuple[int, int, int, int]]:
+def _block(audit: int, clone: int, unshare: int, keys: int) -> list[tuple[int, int, int, int]]:
     """Return the filter for one set of numbers; for another one it goes on behind it."""
     return [
         (_LOAD, 0, 0, _MACHINE),
-        (_EQUAL, 0, 10, audit),  # another one: the next block
+        (_EQUAL, 0, 12, audit),  # another one: the next block
         (_LOAD, 0, 0, _NUMBER),
-        (_AT_LEAST, 7, 0, _X32),  # refuse
-        (_EQUAL, 5, 0, _CLONE3),  # its flags lie in memory: libraries take clone when there is none
+        (_AT_LEAST, 9, 0, _X32),  # refuse
+        (_EQUAL, 7, 0, _CLONE3),  # its flags lie in memory: libraries take clone when there is none
+        (_AT_LEAST, 1, 0, keys + 3),
+        (_AT_LEAST, 5, 0, keys),  # as on a kernel without keys
         (_EQUAL, 1, 0, clone),
         (_EQUAL, 0, 2, unshare),  # none of them: allow
         (_LOAD, 0, 0, _FIRST_ARGUMENT),

@@ -1,13 +1,15 @@
 """The process-level calls that Python's os module lacks: capabilities, root, death signal, descriptors.
 
 Calls that libc exports (prctl, capget, capset, pivot_root, sethostname) are called by name, so that no table
-of numbers per machine is needed; close_range(2) is newer than many a libc and has one number everywhere.
+of numbers per machine is needed; close_range(2) is newer than many a libc and has one number everywhere, and
+keyctl(2) is in no libc.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -55,6 +57,13 @@ def _close_range_call() -> ctypes._NamedFuncPointer:
     return function
 
 
+def _keyctl_call() -> ctypes._NamedFuncPointer:
+    function = _libc["syscall"]
+    function.argtypes = [c_long, c_int, c_char_p]
+    function.restype = c_long
+    return function
+
+
 class _CapHeader(ctypes.Structure):
     _fields_ = (("version", c_uint32), ("pid", c_int))
 
@@ -69,6 +78,9 @@ _capset = _call("capset", ctypes.POINTER(_CapHeader), ctypes.POINTER(_CapData))
 _pivot_root = _call("pivot_root", c_char_p, c_char_p)
 _sethostname = _call("sethostname", c_char_p, c_size_t)
 _close_range = _close_range_call()
+_keyctl = _keyctl_call()
+_KEYCTL = {"x86_64": 250}
+"""The number of keyctl(2), 219 on all machines that are newer."""
 
 
 def _fail(what: str | bytes) -> OSError:
@@ -115,6 +127,17 @@ def ends_within(pidfd: int, seconds: float) -> bool:
 def forbid_inspection() -> None:
     """Close this process's memory, environment and descriptors to ptrace(2) and /proc (PR_SET_DUMPABLE 0)."""
     prctl(_PR_SET_DUMPABLE, 0)
+
+
+def leave_keyrings() -> None:
+    """Have an empty session keyring from now on, instead of the one of whoever started us. Raises OSError.
+
+    It is inherited and knows no namespace: what lies in it could be read, and changed (keyrings(7)).
+    """
+    if _keyctl(_KEYCTL.get(os.uname().machine, 219), 1, None) < 0:  # KEYCTL_JOIN_SESSION_KEYRING
+        code = ctypes.get_errno()
+        if code not in {errno.ENOSYS, errno.EPERM}:  # without keys, or none that we may have ourselves
+            raise OSError(code, os.strerror(code), "keyctl")
 
 
 def set_name(name: bytes) -> None:

@@ -33,8 +33,8 @@ def drift(
     yield from intruders.more_capabilities(f"process {pid}", status, allowed)
     if status.get("NoNewPrivs") != "1" and not setuid:
         yield f"process {pid}", "no no_new_privs", "no_new_privs"
-    if namespaces_filter.is_known() and status.get("Seccomp") == "0" and _is_of_host(pid):
-        yield f"process {pid}", "Seccomp 0", "no user namespaces: Seccomp 2"
+    if namespaces_filter.is_known() and status.get("Seccomp") == "0":
+        yield f"process {pid}", "Seccomp 0", "no user namespaces, no keys: Seccomp 2"
     try:
         found = mountinfo.parse(table.read_bytes(f"/proc/{pid}/mountinfo"))
     except (LayoutError, OSError):
@@ -56,11 +56,3 @@ def drift(
     except (FileNotFoundError, ProcessLookupError):
         if procs.identify(pid) is not None:
             raise
-
-
-def _is_of_host(pid: int) -> bool:
-    """Say whether a process is in our own user namespace; not when it has ended."""
-    try:
-        return procs.namespace(pid, "user") == procs.namespace("self", "user")
-    except OSError:
-        return False

@@ -1,4 +1,4 @@
-"""The filter against user namespaces, run by a small interpreter of classic BPF, for every machine."""
+"""The filter of system calls, run by a small interpreter of classic BPF, for every machine."""
 
 from __future__ import annotations
 
@@ -41,16 +41,25 @@ def verdict(machine: str, number: int, first: int = 0, audit: int | None = None)
 
 
 @each
-def test_only_what_makes_a_user_namespace_is_refused(machine: str, numbers: tuple[int, int, int]) -> None:
-    audit, clone, unshare = numbers
+def test_only_user_namespaces_and_keys_are_refused(machine: str, numbers: tuple[int, int, int, int]) -> None:
+    audit, clone, unshare, keys = numbers
     assert verdict(machine, clone, THREAD, audit) == verdict(machine, unshare, 0x20000, audit) == ALLOW
     assert verdict(machine, 0, 0, audit) == ALLOW
     assert verdict(machine, clone, NEW_USER | THREAD, audit) == REFUSE
     assert verdict(machine, unshare, NEW_USER, audit) == REFUSE
     assert verdict(machine, 435, 0, audit) == UNKNOWN
+    every = range(460)
+    assert {number for number in every if verdict(machine, number, 0, audit) == UNKNOWN} == {
+        435,
+        *(keys + place for place in range(3)),
+    }
+    assert {number for number in every if verdict(machine, number, NEW_USER, audit) == REFUSE} == {
+        clone,
+        unshare,
+    }
 
 
 @each
-def test_another_set_of_numbers_is_no_way_around(machine: str, numbers: tuple[int, int, int]) -> None:
+def test_another_set_of_numbers_is_no_way_around(machine: str, numbers: tuple[int, int, int, int]) -> None:
     assert verdict(machine, 0, audit=0x40000008) == REFUSE
     assert verdict(machine, 0x40000000 | numbers[1], NEW_USER, numbers[0]) == REFUSE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import select
 import signal
@@ -10,7 +12,7 @@ import time
 import pytest
 
 from layout.host import forked
-from layout.host.linux import process
+from layout.host.linux import namespaces_filter, process
 
 
 def in_child(check) -> int:
@@ -200,3 +202,51 @@ def test_the_command_gets_default_signals_and_an_empty_mask() -> None:
         os.execv("/bin/sh", ["sh", "-c", script])
 
     assert in_child(check) == 0
+
+
+def keys(call: int, *arguments: object) -> int:
+    """Return what add_key(2), request_key(2) or keyctl(2) says: 0, 1, 2."""
+    first = 248 if os.uname().machine == "x86_64" else 217
+    libc = ctypes.CDLL(None, use_errno=True)
+    found = libc.syscall(first + call, *arguments)
+    return -ctypes.get_errno() if found < 0 else int(found)
+
+
+SESSION, JOIN, SEARCH = -3, 1, 10
+
+
+def secret() -> int:
+    """Look for the key of these tests in the session keyring."""
+    return keys(2, SEARCH, SESSION, b"user", b"layout-test", 0)
+
+
+def in_a_session_with_a_key(check) -> int:
+    def child() -> int:
+        if keys(2, JOIN, None) == -errno.ENOSYS or keys(0, b"user", b"layout-test", b"x", 1, SESSION) < 0:
+            return 77
+        assert secret() > 0  # the control
+        return int(check() or 0)
+
+    return in_child(child)
+
+
+def test_the_keys_of_whoever_starts_a_jail_stay_with_him() -> None:
+    def check() -> None:
+        process.leave_keyrings()
+        assert secret() == -errno.ENOKEY
+
+    status = in_a_session_with_a_key(check)
+    if status == 77:
+        pytest.skip("no keys here (keyrings(7))")
+    assert status == 0
+
+
+@pytest.mark.skipif(not namespaces_filter.is_known(), reason="no filter for this machine")
+def test_behind_the_filter_there_are_no_keys() -> None:
+    def check() -> None:
+        process.forbid_new_privileges()
+        assert namespaces_filter.apply()
+        for found in (secret(), keys(0, b"user", b"x", b"x", 1, SESSION), keys(1, b"user", b"x", None, 0)):
+            assert found == -errno.ENOSYS
+
+    assert in_a_session_with_a_key(check) in {0, 77}
