@@ -120,7 +120,7 @@ def _on_linux(
         raise LayoutError(name, "no process in the jail", "one to follow into it", f"layout restart {name}")
     expected = msgspec.structs.replace(_expect(plan, host.mounts_of(pid)), apart=apart)
     attempts = host.running(_task(expected, special), name, pid, expected.capabilities)
-    held, looked = host.held_outside(pid)
+    held, looked = host.held_outside(pid, running_linux.log_of(context, plan))
     return expected, [*attempts, *(held or [Attempt("A6", "descriptor", "processes", "/")] * looked)]
 
 

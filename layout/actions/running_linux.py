@@ -173,6 +173,17 @@ def inside(context: Context, plan: JailPlan) -> tuple[bool, int | None, bool]:
     return True, _first(record.engine, record.process.pid), True
 
 
+def log_of(context: Context, plan: JailPlan) -> set[tuple[int, int]]:
+    """Return device and inode of the log of a running jail, and of one that was moved away under it."""
+    with context.open() as root, root.open(".layout") as state:
+        record = _read(state, plan.jail.name)
+        current = state.lstat(f"log/{plan.jail.name}.log")
+    found = {(current.st_dev, current.st_ino)} if current is not None else set()
+    if record is not None and record.process is not None:
+        found |= procs.output_of(record.process.pid)
+    return found
+
+
 def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
     """Compare the service's process with the profile; see layout.actions.running."""
     with context.open() as root, root.open(".layout") as state:

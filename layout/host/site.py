@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Iterator
 
 from layout.core.errors import LayoutError, UsageError
 from layout.core.model import Platform, Site
@@ -101,6 +102,27 @@ def check_parents(root: str) -> None:
                 "a directory that only root can write to",
                 f"chmod go-w {path}, or choose another ROOT",
             )
+
+
+def loose_configuration(etc: str) -> Iterator[tuple[str, str]]:
+    """Yield path and state of what others than root can change of layout's configuration. Raises OSError.
+
+    Links are followed: they are the administrator's, and what they lead to is what is read.
+    """
+    directories = [etc, *(f"{etc}/{name}" for name in ("profiles", "fstab.d"))]
+    files = [f"{etc}/layout.toml"]
+    for path in directories[1:]:
+        files += hostfiles.files_of(path)
+    for path in dict.fromkeys((*directories, *files)):
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            continue
+        mode = stat.S_IMODE(found.st_mode)
+        if found.st_uid not in {0, os.geteuid()} and not _unmapped(found.st_uid):
+            yield path, f"user {found.st_uid}, mode {mode:04o}"
+        elif mode & 0o022:
+            yield path, f"mode {mode:04o}, which others can write to"
 
 
 def _unmapped(uid: int) -> bool:

@@ -149,11 +149,15 @@ def _full_memory_over_t(yard: Yard) -> None:
 # --- A6 ----------------------------------------------------------------------------------------------------
 
 
-def confined(yard: Yard, *, hidden: bool) -> None:
+def confined(yard: Yard, *, hidden: bool = False, open_file: bool = False) -> None:
     """Put a process into jail a as an engine would, but leave a directory of the host open.
 
-    `hidden`: a child of it holds the directory, in a mount namespace of its own.
+    `hidden`: a child of it holds the directory, in a mount namespace of its own. `open_file`: it is a file
+    that can be written.
     """
+    if open_file:
+        (yard.top / "precious").write_text("x")
+        AFTER.callback((yard.top / "precious").unlink)
 
     def engine() -> int:
         syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)
@@ -162,7 +166,10 @@ def confined(yard: Yard, *, hidden: bool) -> None:
         return 0
 
     def service() -> int:
-        outside = os.open(yard.top, os.O_RDONLY | os.O_DIRECTORY)
+        if open_file:
+            outside = os.open(yard.top / "precious", os.O_RDWR)
+        else:
+            outside = os.open(yard.top, os.O_RDONLY | os.O_DIRECTORY)
         with open_root(str(yard.root / "j/a")) as root:
             probe._pivot(root.fd)
         if hidden:
@@ -189,7 +196,12 @@ def confined(yard: Yard, *, hidden: bool) -> None:
 
 @found("A6-outside")
 def _process_with_a_directory_of_the_host(yard: Yard) -> None:
-    confined(yard, hidden=False)
+    confined(yard)
+
+
+@found("A6-outside")
+def _process_with_a_file_of_the_host(yard: Yard) -> None:
+    confined(yard, open_file=True)
 
 
 @found("A6-outside")

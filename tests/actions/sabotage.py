@@ -300,6 +300,44 @@ def _jail_sees_a_part_of_what_another_writes(yard: Yard) -> None:
     mount("--bind", yard.root / "t/b/var/log", yard.root / "j/a/t/tmp")
 
 
+@row("a", "S3-linked", quick=False)
+def _file_of_s_that_is_in_t_too(yard: Yard) -> None:
+    os.link(yard.root / "s/a/etc/passwd", yard.root / "t/a/var/passwd")
+
+
+@row("a", "S3-linked", quick=False)
+def _program_of_mroot_that_is_in_t_too(yard: Yard) -> None:
+    os.link(yard.root / "j/mroot/bin/sh", put(yard, "var/tmp/names").with_name("sh"))
+
+
+@row("a", "S3-linked", quick=False)
+def _record_that_is_in_t_too(yard: Yard) -> None:
+    os.link(yard.root / ".layout/jails/a.toml", yard.root / "t/a/tmp/record")
+
+
+@row("b", "S3-linked", quick=False, only=False)
+def _file_of_two_jails(yard: Yard) -> None:
+    os.link(put(yard, "var/channel"), yard.root / "t/b/var/channel")
+
+
+@row("host", "S4-config")
+def _profile_that_anybody_may_write(yard: Yard) -> None:
+    (yard.root / "etc/profiles").mkdir(exist_ok=True)
+    write(yard.root / "etc/profiles/mine.toml", 'kind = "shared"\ndescription = "x"\n', mode=0o666)
+
+
+@row("host", "S4-config")
+def _configuration_behind_a_link_that_a_group_may_write(yard: Yard) -> None:
+    file = write(yard.top / "layout.toml", mode=0o664, text="")
+    AFTER.callback(file.unlink)
+    (yard.root / "etc/layout.toml").symlink_to(file)
+
+
+@row("host", "S4-config")
+def _templates_that_anybody_may_replace(yard: Yard) -> None:
+    (yard.root / "etc/fstab.d").chmod(0o777)
+
+
 @row("a", "S4-backing", severity="warning")
 def _t_on_a_file_system_with_setuid(yard: Yard) -> None:
     yard.ok("umount", "a")
@@ -783,6 +821,18 @@ def _device_in_t(yard: Yard) -> None:
 @row("a", "S8-unseen", quick=False)
 def _tree_too_deep_in_t(yard: Yard) -> None:
     (yard.root / "t/a/var" / "/".join(["d"] * 300)).mkdir(parents=True)
+
+
+@row("a", "S8-unseen", quick=False)
+def _mount_hides_a_setuid_file_of_t(yard: Yard) -> None:
+    file = write(yard.root / "t/a/var/sh", mode=0o4755)
+    mount("--bind", write(yard.elsewhere("files") / "harmless"), file)
+
+
+@row("a", "S8-unseen", quick=False)
+def _mount_hides_a_setuid_file_of_s(yard: Yard) -> None:
+    file = write(yard.root / "s/a/usr-local/sh", mode=0o4755)
+    mount("--bind", write(yard.elsewhere("files") / "harmless"), file)
 
 
 @row("a", "S8-unseen", quick=False)

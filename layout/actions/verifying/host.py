@@ -12,7 +12,7 @@ from layout.core.findings import Finding, error
 from layout.core.model import Platform
 from layout.core.mountinfo import MountPoint
 from layout.host.records import BASE_RECORD, COMMIT
-from layout.host.site import check_parents, running_platform
+from layout.host.site import check_parents, loose_configuration, running_platform
 
 _TOPS = ("j", "s", "t", "manage")
 """Where each jail has a directory."""
@@ -25,6 +25,14 @@ def parents(scene: Scene) -> Iterator[Finding]:
         check_parents(scene.site.root)
     except LayoutError as problem:
         yield error("S4-parent", problem.path, problem.found, problem.expected, problem.hint)
+
+
+def configuration(scene: Scene) -> Iterator[Finding]:
+    """S4: nobody but root can change what layout is told: a profile may show a jail any directory."""
+    scene.checks += 1
+    for path, found in loose_configuration(scene.site.etc):
+        hint = f"chown root {path}; chmod go-w {path}"
+        yield error("S4-config", path, found, "root's, and closed to others", hint)
 
 
 def base_record(scene: Scene) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from layout.core.model import Kind
 from layout.core.plan import LINKS
 from layout.core.service import Settings
 from layout.core.skeleton import half_of, resolve
+from layout.host.beneath import Linked, Seen
 from layout.host.beneath.directory import kind_of
 from layout.host.beneath.hashed import sha256
 
@@ -287,6 +288,35 @@ def devices_in_t(scene: JailScene) -> Iterator[Finding]:
     return _devices("S7-device", scene.t)
 
 
+def linked(scene: JailScene) -> Iterator[Finding]:
+    """S3: no file of t has a name outside of it too, by which the jail would change what is not its own."""
+    tree = scene.t
+    if tree.seen is None or tree.seen.unseen or not (outside := _outside(tree.seen)):
+        return  # what was not looked at may hold the other names: that is reported
+    # A jail at work links and removes meanwhile: what is so twice is so.
+    again = scene.scene.walked(f"t/{scene.name}", trusted=False)
+    still = _outside(again.seen) if again.seen is not None else {}
+    for inode in sorted(outside.keys() & still.keys(), key=lambda one: still[one].path):
+        one = still[inode]
+        path = f"{tree.where}/{one.path}"
+        where = _name_outside(scene, inode)
+        more = one.names - one.seen
+        found = f"a file that is {where} as well" if where else f"a file with {more} more names outside of t"
+        hint = f"find its names with find -xdev -inum {inode[1]}, and let t have a copy"
+        yield error("S3-linked", path, found, "a file that is in t alone", hint)
+
+
+def _outside(seen: Seen) -> dict[tuple[int, int], Linked]:
+    return {inode: one for inode, one in seen.linked.items() if one.names > one.seen}
+
+
+def _name_outside(scene: JailScene, inode: tuple[int, int]) -> str:
+    for tree in (scene.s, scene.scene.mroot):
+        if tree.seen is not None and inode in tree.seen.linked:
+            return f"{tree.where}/{tree.seen.linked[inode].path}"
+    return ""
+
+
 def _unseen(tree: Walked) -> Iterator[Finding]:
     if tree.problem is not None:
         yield unseen(tree.where, tree.problem)
@@ -294,11 +324,22 @@ def _unseen(tree: Walked) -> Iterator[Finding]:
         yield error("S8-unseen", f"{tree.where}/{path}", reason, "to look at all of it")
 
 
+def _covered(scene: JailScene, tree: Walked) -> Iterator[Finding]:
+    """Yield what a mount hides: a walk takes what is mounted on a file for the file itself."""
+    told = {path for path, _ in tree.seen.unseen} if tree.seen is not None else set()
+    for target in scene.scene.live.below(tree.where):
+        if target != tree.where and target[len(tree.where) + 1 :] not in told:
+            yield error("S8-unseen", target, "a mount point", "to look at what is below", f"umount {target}")
+
+
 def whole(scene: Scene | JailScene) -> Iterator[Finding]:
     """S8: mroot, or the jail's s, could be looked at to the last entry."""
-    return _unseen(_trusted(scene)[1])
+    yield from _unseen(_trusted(scene)[1])
+    if isinstance(scene, JailScene):
+        yield from _covered(scene, scene.s)
 
 
 def whole_t(scene: JailScene) -> Iterator[Finding]:
     """S8: t could be looked at to the last entry: neither too deep nor too many."""
-    return _unseen(scene.t)
+    yield from _unseen(scene.t)
+    yield from _covered(scene, scene.t)

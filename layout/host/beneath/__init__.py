@@ -7,11 +7,12 @@ kernel's ordinary lookup: every step is opened without following links, and what
 from layout.host.beneath.directory import Dir, open_root
 from layout.host.beneath.items import Item, load_tree, put_flags, read_tree, write_items
 from layout.host.beneath.remove import remove_tree
-from layout.host.beneath.walk import Seen, snapshot, symlinks, walk
+from layout.host.beneath.walk import Linked, Seen, snapshot, symlinks, walk
 
 __all__ = [
     "Dir",
     "Item",
+    "Linked",
     "Seen",
     "load_tree",
     "open_root",

@@ -23,6 +23,17 @@ _FILE = stat.S_IFREG
 _PLAIN = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK})
 
 
+class Linked(msgspec.Struct):
+    """A file that has more than one name."""
+
+    path: str
+    """The first of its names that was found."""
+    names: int
+    """How many it has."""
+    seen: int = 1
+    """How many of them are in the tree."""
+
+
 class Seen(msgspec.Struct):
     """What a walk found. Paths are relative to its top."""
 
@@ -37,6 +48,8 @@ class Seen(msgspec.Struct):
     """Of a trusted tree: what is not root's."""
     links: list[tuple[str, str]] = []
     """Of a trusted tree: symbolic links and their targets."""
+    linked: dict[tuple[int, int], Linked] = {}
+    """Files with more than one name, by device and inode."""
     every: dict[str, tuple[os.stat_result, str]] = {}
     """When asked for: all entries, and the target of a link."""
     unseen: list[tuple[str, str]] = []
@@ -102,6 +115,14 @@ class _Walker:
         if self.every:
             self.seen.every[below] = found, target
 
+    def _linked(self, below: str, found: os.stat_result) -> None:
+        known = self.seen.linked.get((found.st_dev, found.st_ino))
+        if known is None:
+            self.seen.linked[found.st_dev, found.st_ino] = Linked(below, found.st_nlink)
+        else:
+            known.names = found.st_nlink
+            known.seen += 1
+
     def _directory(self, fd: int, path: str, depth: int, stack: list[tuple[int, str, int]]) -> None:
         seen = self.seen
         trusted, every = self.trusted, self.every
@@ -121,6 +142,8 @@ class _Walker:
                             seen.capable.append((_joined(path, entry.name), found, value))
                 except FileNotFoundError:  # a live jail may remove what it likes
                     continue
+                if kind == _FILE and found.st_nlink > 1:
+                    self._linked(_joined(path, entry.name), found)
                 if kind == _FILE and not mode & remarkable and not (trusted and found.st_uid) and not every:
                     continue
                 name = entry.name

@@ -11,7 +11,7 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from layout.core import mountinfo
 from layout.core.errors import LayoutError
@@ -223,12 +223,14 @@ def _seen() -> Attempt:
 # --- A6 from outside: what the processes of a running jail hold open ---------------------------------------
 
 
-def held_outside(pid: int) -> tuple[list[Attempt], int]:
+def held_outside(pid: int, logs: Collection[tuple[int, int]]) -> tuple[list[Attempt], int]:
     """Look for directories outside that processes of the jail of `pid` hold open, or stand in.
 
+    For disks, too, and for files outside that are open for writing; but for `logs`, by device and inode.
     Returns those found, and how many processes were looked at. Raises OSError, LayoutError.
     """
     ids = {mount.mount_id for mount in mounts_of(pid)}
+    disks = {os.makedev(*map(int, mount.dev.split(":"))) for mount in table.read()}
     found, looked = [], 0
     for number in procs.of_jail(pid):
         try:
@@ -241,21 +243,43 @@ def held_outside(pid: int) -> tuple[list[Attempt], int]:
             continue  # it has ended meanwhile
         looked += 1
         for what in held:
-            if _leads_outside(f"/proc/{number}/{what}", known):
-                outcome = f"a directory outside as {what}"
-                found.append(Attempt("A6", "descriptor", f"process {number}", "/", outcome))
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it is gone
+                if is_what := _outside(f"/proc/{number}", what, known, disks, logs):
+                    outcome = f"{is_what} as {what}"
+                    found.append(Attempt("A6", "descriptor", f"process {number}", "/", outcome))
     return found, looked
 
 
-def _leads_outside(path: str, ids: set[int]) -> bool:
-    """Say whether a link of /proc leads to a directory on none of these mounts; one that is gone does not."""
+def _outside(
+    process_: str, what: str, ids: set[int], disks: set[int], logs: Collection[tuple[int, int]]
+) -> str:
+    """Say what of the outside a link of /proc leads to, "" for nothing. Raises OSError."""
+    path = f"{process_}/{what}"
+    found = os.stat(path)
+    match stat.S_IFMT(found.st_mode):
+        case stat.S_IFBLK:
+            return "a disk"
+        case stat.S_IFDIR:
+            return "" if _mount_of(path) in ids else "a directory outside"
+        case stat.S_IFREG:
+            # Memory (memfd_create(2)) is on no mount either, but on no file system of the host's.
+            if found.st_dev not in disks or (found.st_dev, found.st_ino) in logs or _mount_of(path) in ids:
+                return ""
+            return "a file outside, open for writing," if _is_writable(process_, what) else ""
+        case _:
+            return ""
+
+
+def _mount_of(path: str) -> int:
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        if not stat.S_ISDIR(os.stat(path).st_mode):
-            return False
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    try:
-        return syscalls.statx_mount_id(fd) not in ids
+        return syscalls.statx_mount_id(fd)
     finally:
         os.close(fd)
+
+
+def _is_writable(process_: str, what: str) -> bool:
+    """Say whether a descriptor was opened for writing, by proc_pid_fdinfo(5)."""
+    text = table.read_bytes(f"{process_}/{what.replace('fd/', 'fdinfo/')}").decode("ascii", "replace")
+    flags = next((line.split()[1] for line in text.splitlines() if line.startswith("flags:")), "2")
+    return int(flags, 8) & os.O_ACCMODE != os.O_RDONLY

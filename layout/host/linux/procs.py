@@ -144,6 +144,16 @@ def daemon_of(engine: int) -> int | None:
     return None
 
 
+def output_of(pid: int) -> set[tuple[int, int]]:
+    """Return device and inode of the files that descriptors 1 and 2 of a process lead to."""
+    found = set()
+    for fd in (1, 2):
+        with contextlib.suppress(OSError):
+            status = os.stat(f"/proc/{pid}/fd/{fd}")
+            found.add((status.st_dev, status.st_ino))
+    return found
+
+
 def namespace(pid: int | str, kind: str) -> str:
     """Return the identity of a namespace, such as 'mnt:[4026531840]'. Raises OSError."""
     return os.readlink(f"/proc/{pid}/ns/{kind}")
