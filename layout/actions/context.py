@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
@@ -34,6 +35,8 @@ class Context(msgspec.Struct):
 
     site: Site
     config: Config
+    options: tuple[str, ...] = ()
+    """Global options with which another run of layout finds the same site."""
     unread: bool = False
     """Whether `described` could not read the records, so that all it told is what init would make."""
     _profiles: dict[str, Profile] = {}
@@ -42,7 +45,11 @@ class Context(msgspec.Struct):
     @classmethod
     def find(cls, root: str | None, config: str | None, platform: Platform | None = None) -> Context:
         """Find the site. Raises UsageError."""
-        return cls(*site.find(root, config, platform))
+        found, settings = site.find(root, config, platform)
+        # --root is a trial, whose ETC is below ROOT: a site with a ROOT of its own must not be named by it.
+        options: tuple[str, ...] = ("--root", found.root) if found.trial else ()
+        options += ("--config", os.path.abspath(config)) if config is not None else ()
+        return cls(found, settings, options)
 
     def profile(self, name: str) -> Profile:
         """Return a profile. Raises UsageError."""

@@ -139,7 +139,7 @@ def decide(
     check_service(jail)
     chosen, program = _engine(engine or service.engine, ENGINES_OF_WORLDS if own.is_world else tuple(ENGINES))
     refuse_taken_ports(jail.name, service, jail.settings.network)
-    command, capabilities = _as_user(root, own, service)
+    command, capabilities = as_user(root, own, service)
     shift, notes = user_namespace(context, plan, capabilities)
     network = jail.settings.network
     spec = Spec(
@@ -198,7 +198,7 @@ def _read(root: Dir, path: str) -> str:
         return ""
 
 
-def _as_user(root: Dir, own: Own, service: Service) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def as_user(root: Dir, own: Own, service: Service) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return command and capabilities; a service that does not drop root itself has setpriv(1) for it."""
     if not service.user:
         return service.command, service.capabilities

@@ -49,12 +49,11 @@ def start(
     mounting.require_platform(context.site)
     name = plan.jail.name
     with _state(context, plan) as (root, state):
-        record = _read(state, name)
+        record, found = _standing(context, state, plan)
+        if found is not None:
+            tell(f"{name}: already running, process {found.pid}")
+            return found
         if record is not None:
-            found = _look(context, record, plan)
-            if found is not None:
-                tell(f"{name}: already running, process {found.pid}")
-                return found
             _take_away(context, state, plan, record)
         if (engine or plan.jail.settings.service.engine) == "unit":
             return _start_unit(context, state, plan)
@@ -126,11 +125,11 @@ def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
     mounting.require_platform(context.site)
     name = plan.jail.name
     with _state(context, plan) as (_, state):
-        record = _read(state, name)
+        record, found = _standing(context, state, plan)
         if record is None:
             tell(f"{name}: not running")
             return False
-        ran = _look(context, record, plan) is not None
+        ran = found is not None
         if not ran:
             tell(f"{name}: not running; what was left of it is taken away")
         elif not _end(record, plan, signal.Signals[f"SIG{plan.jail.settings.service.stop_signal}"]):
@@ -143,10 +142,9 @@ def running(context: Context, plan: JailPlan) -> Running | None:
     """Return how the jail stands; see layout.actions.running."""
     try:
         with context.open() as root, root.open(".layout") as state:
-            record = _read(state, plan.jail.name)
+            return _standing(context, state, plan)[1]
     except FileNotFoundError:
         return None
-    return None if record is None else _look(context, record, plan)
 
 
 def execute(context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
@@ -164,8 +162,7 @@ def inside(context: Context, plan: JailPlan) -> tuple[bool, int | None, bool]:
     A unit is among the host's.
     """
     with context.open() as root, root.open(".layout") as state:
-        record = _read(state, plan.jail.name)
-    found = _look(context, record, plan) if record is not None else None
+        record, found = _standing(context, state, plan)
     if record is None or found is None:
         return False, None, True
     if record.process is None:
@@ -221,8 +218,8 @@ def _sources(context: Context, plan: JailPlan) -> dict[str, tuple[int, int]]:
 def leftovers(context: Context, plan: JailPlan) -> bool:
     """Take away what a crash left of a service that does not run; say whether there was something."""
     with _state(context, plan) as (_, state):
-        record = _read(state, plan.jail.name)
-        if record is None or _look(context, record, plan) is not None:
+        record, found = _standing(context, state, plan)
+        if record is None or found is not None:
             return False
         _take_away(context, state, plan, record, locked=True)
         return True
@@ -270,6 +267,15 @@ def _write(state: Dir, name: str, record: RunRecord) -> None:
 
 def _is_mounted(plan: JailPlan) -> bool:
     return bool(Live(table.read()).at(plan.tables.jail[0].target))
+
+
+def _standing(context: Context, state: Dir, plan: JailPlan) -> tuple[RunRecord | None, Running | None]:
+    """Return the record of a jail's last run, and how the jail stands: by itself, or by a unit at boot."""
+    record = _read(state, plan.jail.name)
+    found = _look(context, record, plan) if record is not None else None
+    if found is None and (booted := running_unit.installed(plan)) is not None:
+        return booted, running_unit.look(booted)
+    return record, found
 
 
 def _look(context: Context, record: RunRecord, plan: JailPlan) -> Running | None:

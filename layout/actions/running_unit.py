@@ -10,6 +10,7 @@ from layout.core.errors import LayoutError
 from layout.core.model import JailPlan
 from layout.core.running import Running, RunRecord
 from layout.core.units import unit_name
+from layout.host import records
 from layout.host.linux import procs, readiness, systemd
 
 _STEP = 0.1
@@ -19,9 +20,17 @@ NOTE = "uid 0 of the jail is uid 0 of the host, without its capabilities (a unit
 
 
 def launch(context: Context, plan: JailPlan) -> None:
-    """Install and start the unit; wait until the service is ready. Raises LayoutError."""
+    """Install and start the unit, or start an administrator's; wait until it is ready. Raises LayoutError."""
     unit = unit_name(plan.jail.name)
-    systemd.install(unit, units_linux.unit(context, plan))
+    if systemd.is_installed(unit):
+        systemd.reload()
+        root = systemd.root_directory(unit)
+        if root != plan.tables.jail[0].target:
+            hint = f"layout render unit {plan.jail.name} makes the one of this jail"
+            place = f"{systemd.INSTALLED}/{unit}"
+            raise LayoutError(place, f"a unit of {root or 'no root'}", plan.tables.jail[0].target, hint)
+    else:
+        systemd.install(unit, units_linux.unit(context, plan))
     try:
         systemd.start(unit)
     except LayoutError as error:
@@ -62,6 +71,19 @@ def look(record: RunRecord) -> Running | None:
         log=f"journalctl -u {record.unit}",
         notes=record.notes,
     )
+
+
+def installed(plan: JailPlan) -> RunRecord | None:
+    """Return what stands for a run that systemd began, at boot perhaps, by a unit that is installed for good.
+
+    None when there is none, or it does not run. Raises LayoutError.
+    """
+    unit = unit_name(plan.jail.name)
+    if not systemd.is_installed(unit) or systemd.main_process(unit) is None:
+        return None
+    if systemd.root_directory(unit) != plan.tables.jail[0].target:
+        return None
+    return RunRecord("unit", "weak", records.now(), mounted=False, unit=unit, notes=(NOTE,))
 
 
 def end(record: RunRecord) -> None:

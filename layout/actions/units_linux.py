@@ -29,7 +29,7 @@ def command(context: Context) -> tuple[str, ...]:
     """Return the command `layout` with its global options, the program by its absolute path."""
     program = run.which("layout")
     layout = (program,) if program is not None else (sys.executable, "-m", "layout")
-    return (*layout, "--root", context.site.root)
+    return (*layout, *context.options)
 
 
 def _host(context: Context, plan: JailPlan) -> units.Host:
@@ -38,12 +38,14 @@ def _host(context: Context, plan: JailPlan) -> units.Host:
         hint = f"set linux.service.command in a profile of your own: layout profile show {plan.jail.profile}"
         raise UsageError(f"profile {plan.jail.profile}", "no service.command", "the daemon of the jail", hint)
     with context.open() as root:
-        account = prepare_linux.account(root, plan.jail.name, service) if service.user else None
-        directories = prepare_linux.directories(root, prepare_linux.Own.shared(plan.jail.name).etc, service)
+        own = prepare_linux.Own.shared(plan.jail.name)
+        words, kept = prepare_linux.as_user(root, own, service)
+        directories = prepare_linux.directories(root, own.etc, service)
     return units.Host(
         root=context.site.root,
         layout=command(context),
-        account=account,
+        command=words,
+        kept=kept,
         directories=directories,
         capabilities=tuple(CAPABILITIES),
     )

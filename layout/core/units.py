@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from layout.core.accounts import Account
 from layout.core.errors import LayoutError
 from layout.core.model import JailPlan
 
@@ -29,8 +28,10 @@ class Host(msgspec.Struct, frozen=True):
     """ROOT."""
     layout: tuple[str, ...]
     """The command `layout` with its global options; programs by absolute paths."""
-    account: Account | None
-    """Of service.user."""
+    command: tuple[str, ...]
+    """What is started in the jail: the service, as its user."""
+    kept: tuple[str, ...]
+    """Capabilities that it is started with, in lower case, without 'cap_'."""
     directories: tuple[RunDirectory, ...]
     capabilities: tuple[str, ...]
     """All that this kernel knows, as in capabilities(7) without 'CAP_'."""
@@ -61,9 +62,15 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
-NoExecPaths=-+/run -+/dev/shm
+TemporaryFileSystem=/run:mode=0755,size=16m,nosuid,nodev,noexec
+TemporaryFileSystem=/dev/shm:mode=1777,nosuid,nodev,noexec
 UMask=0022
 """
+
+
+_ON_THE_HOST = ("/usr/bin/nsenter", "--target=1", "--mount", "--")
+"""A "+" frees a command of what the settings forbid, not of a mount namespace with their tmpfs and binds:
+what it mounts there, or makes in /run, nobody else sees."""
 
 
 def unit_name(name: str) -> str:
@@ -107,20 +114,21 @@ def render_unit(plan: JailPlan, host: Host) -> str:
         "[Service]",
         "Type=exec",
         # Mounted by layout, all of it or nothing, and read back.
-        f"ExecStartPre=+{_words((*host.layout, 'mount', jail.name))}",
+        f"ExecStartPre=+{_words((*_ON_THE_HOST, *host.layout, 'mount', jail.name))}",
     ]
     for one in host.directories:
         words = ("-d", "-o", str(one.uid), "-g", str(one.gid), "-m", f"{one.mode:04o}")
-        lines.append(f"ExecStartPre=+/usr/bin/install {_words((*words, f'{runs}/{one.path}'))}")
+        made = ("/usr/bin/install", *words, f"{runs}/{one.path}")
+        lines.append(f"ExecStartPre=+{_words((*_ON_THE_HOST, *made))}")
     addresses = [a for a in (*network.ip4, *network.ip6) if a not in {"inherit", "disable"}]
     for address in addresses if network.interface else ():
         lines.append(f"ExecStartPre=+-/sbin/ip address add {address} dev {network.interface}")
         lines.append(f"ExecStopPost=+-/sbin/ip address del {address} dev {network.interface}")
-    lines.append(f"ExecStart={_words(service.command)}")
+    lines.append(f"ExecStart={_words(host.command)}")
     if service.reload_signal:
         lines.append(f"ExecReload=+/bin/kill -{service.reload_signal} $MAINPID")
     if host.directories:
-        lines.append(f"ExecStopPost=+/bin/rm -rf {quote(runs, command=True)}")
+        lines.append(f"ExecStopPost=+{_words((*_ON_THE_HOST, '/bin/rm', '-rf', runs))}")
     lines += [
         f"KillSignal=SIG{service.stop_signal}",
         "KillMode=mixed",
@@ -132,14 +140,12 @@ def render_unit(plan: JailPlan, host: Host) -> str:
         "MountAPIVFS=yes",
     ]
     tops = dict.fromkeys(one.path.partition("/")[0] for one in host.directories)
-    lines += [f"BindPaths={runs}/{top}:/run/{top}" for top in tops]
+    # '-': for the commands before the service, which have this namespace too, they are not there yet.
+    for top in tops:
+        lines += [f"BindPaths=-{runs}/{top}:/run/{top}", f"NoExecPaths=-+/run/{top}"]
     lines += [f"Environment={quote(setting)}" for setting in service.environment]
-    capabilities = " ".join(f"CAP_{name.upper()}" for name in service.capabilities)
-    lines.append(f"CapabilityBoundingSet={capabilities}")
-    if host.account is not None:
-        lines += [f"User={host.account.uid}", f"Group={host.account.gid}"]
-        lines += [f"SupplementaryGroups={gid}" for gid in host.account.groups]
-        lines.append(f"AmbientCapabilities={capabilities}")
+    # No User=: systemd looks for it, number or name, in the host's own passwd(5), and else starts nothing.
+    lines.append(f"CapabilityBoundingSet={' '.join(f'CAP_{name.upper()}' for name in host.kept)}")
     if network.ip4 == ("disable",) and network.ip6 == ("disable",):
         lines.append("PrivateNetwork=yes")
     return "\n".join(lines) + f"\n{_CLOSED}\n[Install]\nWantedBy=multi-user.target\n"
@@ -154,12 +160,7 @@ def render_nspawn(plan: JailPlan, host: Host, *, user_namespace: bool) -> str:
             hint = "choose a ROOT without them"
             raise LayoutError(path, "a blank, colon or quote", "a path that systemd.nspawn(5) can hold", hint)
     mapped = ":idmap" if user_namespace else ""
-    dropped = [name for name in host.capabilities if name.lower() not in service.capabilities]
-    command = service.command
-    if host.account is not None:
-        groups = ",".join(map(str, host.account.groups))
-        who = (f"--reuid={host.account.uid}", f"--regid={host.account.gid}")
-        command = ("/usr/bin/setpriv", *who, f"--groups={groups}" if groups else "--clear-groups", *command)
+    dropped = [name for name in host.capabilities if name.lower() not in host.kept]
     lines = [
         f"# {jail.name}.nspawn: generated by layout render nspawn, for /etc/systemd/nspawn.",
         f"# It goes with the machine directory: ln -s {host.root}/j/mroot /var/lib/machines/{jail.name}",
@@ -170,7 +171,7 @@ def render_nspawn(plan: JailPlan, host: Host, *, user_namespace: bool) -> str:
         "[Exec]",
         "Boot=no",
         "ProcessTwo=yes",
-        f"Parameters={' '.join(quote(word) for word in command)}",
+        f"Parameters={' '.join(quote(word) for word in host.command)}",
         f"Hostname={network.hostname or jail.name}",
         f"KillSignal=SIG{service.stop_signal}",
         f"PrivateUsers={'pick' if user_namespace else 'no'}",
@@ -181,8 +182,8 @@ def render_nspawn(plan: JailPlan, host: Host, *, user_namespace: bool) -> str:
         "LinkJournal=no",
         *(f"Environment={quote(setting)}" for setting in service.environment),
     ]
-    if service.capabilities:
-        lines.append(f"Capability={' '.join(f'CAP_{name.upper()}' for name in service.capabilities)}")
+    if host.kept:
+        lines.append(f"Capability={' '.join(f'CAP_{name.upper()}' for name in host.kept)}")
     lines += ["", "[Files]", "ReadOnly=yes"]
     lines += ["PrivateUsersOwnership=map"] if user_namespace else []
     lines += [f"BindReadOnly={places[0]}:/s{mapped}", f"Bind={places[1]}:/t{mapped}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from busybox_yard import BUSYBOX, busybox_yard, profile, web
 from yard import Yard
 
+from layout.actions.context import Context
 from layout.core.units import quote
 
 if TYPE_CHECKING:
@@ -43,7 +45,12 @@ ip4 = ["127.0.7.9/32"]
 def _yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
     with busybox_yard(tmp_path_factory.mktemp("units")) as yard:
         profile(yard, "default", SERVICE)
+        (yard.root / "j/mroot/usr/bin/setpriv").touch(mode=0o755)
         yield yard
+
+
+HOST = "/usr/bin/nsenter --target=1 --mount --"
+"""What leads out of a unit's mount namespace, which the commands around the service have too."""
 
 
 def analyze(*words: object) -> subprocess.CompletedProcess[str]:
@@ -79,20 +86,32 @@ def test_a_unit_knows_the_jail_and_its_own_accounts(yard: Yard) -> None:
     for wanted in (
         f"AssertPathExists={root}/s/a/etc/passwd",
         f"RootDirectory={root}/j/a",
-        "ExecStart=/bin/httpd -f -v -p 127.0.7.9:8080 -h /srv",
-        "User=80",
-        "Group=81",
-        "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",
-        "AmbientCapabilities=CAP_NET_BIND_SERVICE",
+        # Its numbers are the jail's: systemd would look for User= in the host's own passwd(5).
+        "ExecStart=/usr/bin/setpriv --reuid=80 --regid=81 --groups=81 --inh-caps=-all,+net_bind_service "
+        "--ambient-caps=-all,+net_bind_service -- /bin/httpd -f -v -p 127.0.7.9:8080 -h /srv",
+        "CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID",
         'Environment="A=x y%%z"',
-        "ExecStartPre=+/usr/bin/install -d -o 80 -g 81 -m 0750 /run/layout/a/httpd/deep",
-        "BindPaths=/run/layout/a/httpd:/run/httpd",
+        f"ExecStartPre=+{HOST} /usr/bin/install -d -o 80 -g 81 -m 0750 /run/layout/a/httpd/deep",
+        "BindPaths=-/run/layout/a/httpd:/run/httpd",
+        "NoExecPaths=-+/run/httpd",
         "ExecStartPre=+-/sbin/ip address add 127.0.7.9/32 dev lo",
         "ExecReload=+/bin/kill -HUP $MAINPID",
         "KillSignal=SIGTERM",
     ):
         assert wanted in lines
-    assert any(line.endswith(f"--root {root} mount a") for line in lines)
+    assert any(
+        line.startswith(f"ExecStartPre=+{HOST} ") and line.endswith(f"--root {root} mount a")
+        for line in lines
+    )
+
+
+def test_another_run_of_layout_finds_the_same_site(tmp_path: Path) -> None:
+    """`--root` of a site that is no trial would be one, whose profiles are below ROOT."""
+    config = tmp_path / "site.toml"
+    config.write_text('root = "/srv/jails"\n', encoding="utf-8")
+    assert Context.find(None, None).options == ()
+    assert Context.find(None, os.path.relpath(config)).options == ("--config", str(config))
+    assert Context.find(str(tmp_path), None).options == ("--root", str(tmp_path))
 
 
 def test_an_nspawn_file_maps_owners_where_the_service_needs_no_low_port(yard: Yard) -> None:

@@ -80,18 +80,25 @@ def _rmdir(path: str) -> None:
 
 
 def _mount() -> str:
-    """Mount the hierarchy that systemd counts in, as it does itself; return where."""
-    with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
-        legacy = ":name=systemd:" in file.read()
-    if not legacy:
-        syscalls.mount(b"cgroup2", _TOP.encode(), b"cgroup2", _QUIET)
-        return _TOP
+    """Mount the hierarchy that systemd counts in, as it does itself; return where.
+
+    It goes by what is mounted there, whatever other hierarchies the kernel has besides.
+    """
+    legacy = False
+    if not os.path.exists(f"{_TOP}/cgroup.procs"):
+        with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
+            legacy = ":name=systemd:" in file.read()
     with open_root(_TOP) as target:
+        # The kernel mounts no file system twice over itself (EBUSY), and v2 is one for the whole host.
         made = devices.tmpfs(syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV | syscalls.ATTR_NOEXEC, ())
         try:
-            os.mkdir("systemd", 0o755, dir_fd=made)
+            if legacy:
+                os.mkdir("systemd", 0o755, dir_fd=made)
             syscalls.move_mount(made, target.fd, b"")
         finally:
             os.close(made)
+    if not legacy:
+        syscalls.mount(b"cgroup2", _TOP.encode(), b"cgroup2", _QUIET)
+        return _TOP
     syscalls.mount(b"cgroup", f"{_TOP}/systemd".encode(), b"cgroup", _QUIET, b"none,name=systemd")
     return f"{_TOP}/systemd"

@@ -92,7 +92,8 @@ def analyze(name: str, unit: Unit, ours: str) -> Analysis | None:
     if run.which("systemd-analyze") is None:
         return None
     with tempfile.TemporaryDirectory(prefix="layout-unit-") as directory:
-        path = f"{directory}/{name}"
+        # By another name: systemd-analyze adds what it finds for the unit's own, ours of last time as well.
+        path = f"{directory}/layout-analysis-{name}"
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(unit.text)
         os.mkdir(f"{path}.d")

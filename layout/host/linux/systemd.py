@@ -11,6 +11,8 @@ from layout.host.beneath import open_root
 
 UNITS = "/run/systemd/system"
 """Units that do not outlive a boot; there only when systemd is process 1 (sd_booted(3))."""
+INSTALLED = "/etc/systemd/system"
+"""An administrator's own units, which systemd takes before those in /run."""
 _LINES = 8
 
 
@@ -41,6 +43,17 @@ def remove(unit: str) -> None:
     with contextlib.suppress(FileNotFoundError), open_root(UNITS) as units:
         units.unlink(unit)
         run.run("systemctl", "daemon-reload")
+
+
+def is_installed(unit: str) -> bool:
+    """Say whether an administrator has installed a unit of this name, for every boot."""
+    return os.path.exists(f"{INSTALLED}/{unit}")
+
+
+def root_directory(unit: str) -> str:
+    """Return RootDirectory= of a unit, as systemd has read it. Raises CommandError."""
+    done = run.run("systemctl", "show", "--property=RootDirectory", unit)
+    return done.stdout.rstrip("\n").partition("=")[2]
 
 
 def reload() -> None:

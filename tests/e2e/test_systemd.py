@@ -1,0 +1,264 @@
+"""A host that really booted with systemd: jails that it keeps and starts at boot, a service it confines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.booted import Booted, CannotBoot, booted, missing
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "actions"))
+from busybox_yard import BUSYBOX, build, web
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LACKING = missing("nft", "ip", "systemd-nspawn", "ldd") or ("" if BUSYBOX.exists() else "busybox-static")
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(bool(LACKING), reason=f"needs {LACKING}")]
+
+WEB = """
+kind = "shared"
+description = "a test"
+""" + web(
+    8080,
+    more="""user = "web"
+environment = ["A=50% of $HOME", "B=\\"two  words\\" \\\\n; #"]
+[[linux.service.run]]
+path = "run/httpd/deep"
+owner = "web"
+group = "webs"
+mode = "0750"
+""",
+)
+CELL = """
+kind = "full"
+description = "a test"
+[linux.network]
+ip4 = ["10.79.1.2/30"]
+ip6 = ["disable"]
+gateway = ["10.79.1.1"]
+apply = true
+[[linux.redirect]]
+port = 2222
+to = 22
+[linux.service]
+command = ["/bin/sh", "-c", "exec nc -ll -p 22 -e id -u"]
+capabilities = ["setuid", "setgid", "net_bind_service"]
+ports = ["22/tcp"]
+ready = { tcp = "10.79.1.2:22", timeout = 30 }
+"""
+DEMO = """
+kind = "service"
+description = "a test"
+[linux.confine]
+options = []
+"""
+ATTEMPTS = """\
+#!/bin/sh
+# Each is allowed to root without the drop-in, and changes nothing that is not there already.
+try() { name=$1; shift; if "$@" >/dev/null 2>&1; then echo "$name allowed"; else echo "$name refused"; fi; }
+{
+    try etc touch /etc/fstab
+    try mount mount -t tmpfs none /mnt
+    try userns unshare --user true
+    try mntns unshare --mount true
+    try mknod mknod "/var/lib/demo/null.$$" c 1 3
+    try link ip link set lo up
+    try addresses ip addr
+    try hostname hostname booted
+    try sysctl sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
+    try cgroup mkdir "/sys/fs/cgroup/demo.$$"
+    try setuid sh -c 'cp /bin/true "/var/lib/demo/$$" && chmod u+s "/var/lib/demo/$$"'
+    echo done
+} >"/var/lib/demo/$$.out" 2>&1
+exec sleep 1000
+"""
+
+
+def base(top: Path) -> Path:
+    """A base of busybox, with what changes the user."""
+    made = build(top)
+    program = shutil.which("setpriv")
+    assert program is not None
+    said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    files = [program, *(word for word in said.split() if word.startswith("/"))]
+    for file in files:
+        target = made / ("usr/bin/setpriv" if file == program else file[1:])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, target)
+    return made
+
+
+@pytest.fixture(name="host", scope="module")
+def _host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+    """A host with its ROOT, /jails, and two jails and a service that its administrator has decided on."""
+    try:
+        with booted() as host:
+            profiles = host.state / "etc/layout/profiles"
+            profiles.mkdir(parents=True)
+            for name, text in (("a", WEB), ("cell", CELL), ("demo", DEMO)):
+                (profiles / f"{name}.toml").write_text(text)
+            demo = host.state / "var/lib/demo"
+            demo.mkdir()
+            (demo / "run").write_text(ATTEMPTS)
+            (demo / "run").chmod(0o755)
+            install(
+                host,
+                "demo.service",
+                "[Service]\nExecStart=/var/lib/demo/run\n[Install]\nWantedBy=multi-user.target\n",
+            )
+            tree = base(tmp_path_factory.mktemp("base") / "base")
+            host.ok("init", "a", "cell", "--base", tree, "--no-mount")
+            yield host
+    except CannotBoot as why:
+        pytest.skip(f"no systemd can be process 1 here: {' '.join(str(why).split())[-300:]}")
+
+
+def install(host: Booted, unit: str, text: str) -> None:
+    """Do what an administrator does with a unit that is to start at boot."""
+    (host.state / "system" / unit).write_text(text)
+    for words in (("daemon-reload",), ("enable", unit)):
+        done = host.inside("systemctl", *words)
+        assert done.returncode == 0, done.stderr
+
+
+def state(host: Booted, name: str) -> Any:
+    return json.loads(host.ok("--json", "status", name))["jails"][name]["running"]
+
+
+def findings(host: Booted, *names: str) -> list[str]:
+    report = json.loads(host.ok("--json", "verify", *names))
+    assert report["host"]["findings"] == []
+    return sorted({one["code"] for name in names for one in report["jails"][name]["findings"]})
+
+
+def page(host: Booted) -> str:
+    """What the web server of the jail answers."""
+    script = (
+        "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/index.html').read().decode())"
+    )
+    return host.inside(sys.executable, "-c", script).stdout.strip()
+
+
+def status(host: Booted, pid: int) -> dict[str, str]:
+    """Return the status of one of its processes, see proc_pid_status(5)."""
+    lines = host.inside("cat", f"/proc/{pid}/status").stdout.splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def outcome(host: Booted) -> set[str]:
+    """Return what the running service could do and could not."""
+    pid = host.shown("demo", "MainPID")[0]
+    said = host.state / f"var/lib/demo/{pid}.out"
+    end = time.monotonic() + 30
+    while not said.exists() or "done" not in said.read_text():
+        assert time.monotonic() < end, host.inside("systemctl", "status", "demo").stdout
+        time.sleep(0.05)
+    return {line.partition(" ")[2] for line in said.read_text().splitlines() if line != "done"}
+
+
+def test_systemd_keeps_a_jail(host: Booted) -> None:
+    said = host.ok("start", "a", "--engine", "unit")
+    assert "unit, weak\n" in said
+    running = state(host, "a")
+    assert running["engine"] == "unit"
+    assert host.shown("layout-a", "ActiveState", "MainPID") == [str(running["pid"]), "active"]
+    assert page(host) == "hello"
+    process = status(host, running["pid"])
+    assert process["Uid"].split() == ["80"] * 4, "a user that the host does not have"
+    assert process["CapEff"] == process["CapAmb"] == "0" * 16
+    assert (process["NoNewPrivs"], process["Seccomp"]) == ("1", "2")
+    environment = host.inside("cat", f"/proc/{running['pid']}/environ").stdout.split("\0")
+    assert {"A=50% of $HOME", 'B="two  words" \\n; #'} <= set(environment)
+    # Its directory in /run is its user's, and nothing there can be executed (the probes of verify try).
+    ask = "cd /run/httpd && stat -c %U:%a deep 2>/dev/null || ls -ld deep; ! touch /bin/x 2>/dev/null"
+    done = host.layout("exec", "a", "--", "/bin/sh", "-c", ask)
+    assert (done.returncode, "web" in done.stdout) == (0, True), done
+    assert findings(host, "a") == ["A6-outside", "S3-weak"]
+    assert host.ok("stop", "a") == "a: stopped\n"
+    assert state(host, "a") is None
+    assert host.inside("systemctl", "cat", "layout-a").returncode == 1
+    left = host.inside(
+        "sh", "-c", "ls /run/systemd/system /run/layout; grep ' /jails/' /proc/self/mountinfo"
+    ).stdout
+    assert "layout-a" not in left
+    assert "/jails/j/a" not in left
+
+
+def test_nspawn_keeps_a_jail_in_a_group_of_cgroup_v2_and_none_is_left(host: Booted) -> None:
+    top = "/sys/fs/cgroup"
+    assert host.inside("stat", "-f", "-c", "%T", top).stdout.strip() == "cgroup2fs"
+    before = host.inside("ls", top).stdout
+    host.ok("start", "cell", "--engine", "nspawn")
+    running = state(host, "cell")
+    assert (running["engine"], running["grade"]) == ("nspawn", "full")
+    (group,) = set(host.inside("ls", top).stdout.split()) - set(before.split())
+    assert group.startswith("layout-cell-")
+    assert str(running["pid"]) in host.inside("cat", f"{top}/{group}/payload/cgroup.procs").stdout.split()
+    seen = host.ok("exec", "cell", "--", "/bin/ls", top).split()
+    assert "cgroup.procs" in seen, "it has a hierarchy"
+    assert "system.slice" not in seen, "it sees no group but its own"
+    assert findings(host, "cell") == ["S2-world"]
+    host.ok("stop", "cell")
+    assert host.inside("ls", top).stdout == before
+
+
+def test_a_drop_in_takes_from_a_service_what_it_could_do_before(host: Booted) -> None:
+    assert host.inside("systemctl", "start", "demo").returncode == 0
+    assert outcome(host) == {"allowed"}
+    said = host.ok("init", "demo")
+    assert "demo  ok" in said
+    assert outcome(host) == {"refused"}, "it was restarted with it"
+    assert host.shown("demo", "DropInPaths") == ["/etc/systemd/system/demo.service.d/layout.conf"]
+    done = host.layout("exec", "demo", "--", "sh", "-c", "unshare --mount true || exit 9")
+    assert done.returncode == 9, done
+    exposure = re.search(r"exposure +([0-9.]+) of 10, ([0-9.]+) without it", host.ok("show", "demo"))
+    assert exposure is not None
+    assert float(exposure[1]) < 4 < 8 < float(exposure[2]), "the drop-in of last time is not the unit's"
+    assert findings(host, "demo") == []
+
+
+def test_all_of_it_is_there_after_a_boot(host: Booted) -> None:
+    for name in ("a", "cell"):
+        install(host, f"layout-{name}.service", host.ok("render", "unit", name))
+    host.ok("init", "demo", "--no-mount")
+    host.reboot()
+    assert host.inside("systemctl", "is-system-running").stdout == "running\n"
+    jails = json.loads(host.ok("--json", "status"))["jails"]
+    engines = {name: jail["running"] and jail["running"]["engine"] for name, jail in jails.items()}
+    assert engines == {"a": "unit", "cell": "nspawn", "demo": "systemd"}
+    assert findings(host, "a", "cell", "demo") == ["A6-outside", "S2-world", "S3-weak"]
+    assert page(host) == "hello"
+    answer = host.inside(BUSYBOX, "nc", "-w", "5", "10.79.1.2", "22").stdout
+    assert answer == "0\n", "by the link that the unit made"
+    assert "layout-cell" in host.inside("nft", "list", "tables").stdout
+    assert outcome(host) == {"refused"}
+    # What systemd has started layout can stop and start, by the same unit.
+    host.ok("stop", "a", "cell")
+    assert state(host, "a") is None
+    assert host.shown("layout-a", "ActiveState") == ["inactive"]
+    host.ok("start", "a", "--engine", "unit")
+    assert host.shown("layout-a", "ActiveState", "FragmentPath") == [
+        "active",
+        "/etc/systemd/system/layout-a.service",
+    ]
+    host.ok("stop", "a")
+
+
+def test_destroy_gives_a_service_back_what_it_had(host: Booted) -> None:
+    host.ok("init", "demo")
+    host.ok("start", "demo")
+    assert outcome(host) == {"refused"}
+    host.ok("destroy", "demo")
+    assert host.shown("demo", "DropInPaths", "ActiveState") == ["active", ""]
+    assert outcome(host) == {"allowed"}
+    assert not os.path.exists(host.state / "system/demo.service.d")
