@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from layout.core import fstab
 from layout.core.errors import LayoutError, UsageError
-from layout.core.model import Boot, Jail, JailPlan, Kind, Manage, Plan, Platform, Preset, Site
+from layout.core.model import Boot, Jail, JailPlan, Kind, Manage, Plan, Platform, Preset, Site, Tables
 from layout.core.names import check_name
 from layout.core.plan import plan, plan_jail
 from layout.core.profile import Config, Profile, decide
-from layout.core.tables import Template
-from layout.host import locks, privilege, records, shipped, site
+from layout.core.tables import Template, expand
+from layout.host import hostfiles, locks, privilege, records, shipped, site
 from layout.host.beneath import Dir, open_root
 from layout.host.records import BaseRecord, JailRecord
 
@@ -39,6 +40,8 @@ class Context(msgspec.Struct):
     """Global options with which another run of layout finds the same site."""
     unread: bool = False
     """Whether `described` could not read the records, so that all it told is what init would make."""
+    problems: dict[str, LayoutError] = {}
+    """Why `standing` could not plan a jail by its profile, by name."""
     _profiles: dict[str, Profile] = {}
     _templates: dict[tuple[Kind, Preset, Platform], Template] = {}
 
@@ -93,7 +96,8 @@ class Context(msgspec.Struct):
         """Return the jail that a record describes. Raises UsageError when its profile is gone or bad."""
         profile = self.profile(record.profile)
         if profile.kind is not record.kind:
-            hint = f"layout destroy {record.name}, then layout init; or give it another profile"
+            name = record.name
+            hint = f"put the profile back; or layout stop, umount and destroy {name}, then layout init"
             found = f"kind {profile.kind} in profile {record.profile}"
             raise UsageError(record.name, found, f"kind {record.kind}, which the jail was made as", hint)
         return decide(
@@ -137,12 +141,47 @@ class Context(msgspec.Struct):
 
     def jails(self, names: Iterable[str]) -> list[JailPlan]:
         """Return the plans of these jails, of all when none is named. Raises LayoutError."""
+        return [self.plan_jail(self.recorded(record)) for record in self._records(names)]
+
+    def standing(self, names: Iterable[str]) -> list[JailPlan]:
+        """Return the plans of these jails, of all when none is named, for what only looks or takes away.
+
+        Where a profile is gone, broken or of another kind by now, a jail is what its record and its written
+        mount tables say: it can still be stopped, unmounted and destroyed. Raises LayoutError.
+        """
+        found = []
+        for record in self._records(names):
+            try:
+                found.append(self.plan_jail(self.recorded(record)))
+            except LayoutError as problem:
+                self.problems[record.name] = problem
+                found.append(self._by_record(record))
+        return found
+
+    def _by_record(self, record: JailRecord) -> JailPlan:
+        jail = decide(
+            record.name,
+            record.profile,
+            Profile(record.kind, ""),
+            record.platform,
+            record.preset,
+            record.manage,
+            record.boot,
+            record.source,
+        )
+        written = []
+        for kind in ("fstab", "manage.fstab"):
+            path = f"{self.site.etc}/fstab.d/{record.name}.{kind}"
+            text = hostfiles.read_text(path)
+            if text is None:
+                return JailPlan(jail, (), expand(self.template(jail), self.site.root, jail))
+            written.append(fstab.parse(text, record.platform, path))
+        return JailPlan(jail, (), Tables(*written))
+
+    def _records(self, names: Iterable[str]) -> list[JailRecord]:
         wanted = [check_name(name) for name in dict.fromkeys(names)]
-        with self.open() as root:
-            state = self.state(root)
-            with state:
-                found = [self._record(state, name) for name in wanted] if wanted else records.jails(state)
-        return [self.plan_jail(self.recorded(record)) for record in found]
+        with self.open() as root, self.state(root) as state:
+            return [self._record(state, name) for name in wanted] if wanted else records.jails(state)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

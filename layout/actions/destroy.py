@@ -34,7 +34,7 @@ def destroy(context: Context, name: str) -> int:
         if record is None:
             raise LayoutError(name, "no such jail", "one that layout made", "layout status lists them")
         with _alone(state, name):
-            if state.lstat(f"run/{name}.toml") is not None:
+            if state.lstat(f"run/{name}.toml") is not None or _is_jailed(context, record):
                 found = "a service that runs, or what is left of one"
                 raise LayoutError(name, found, "a jail that is stopped", f"layout stop {name}")
             _refuse(context, record)
@@ -95,6 +95,16 @@ def _refuse(context: Context, record: JailRecord) -> None:
     found = _holders(paths, f"{top}/j/mroot")
     if found:
         raise LayoutError(paths[0], found, "nothing that runs in it", "stop it first")
+
+
+def _is_jailed(context: Context, record: JailRecord) -> bool:
+    """FreeBSD, which keeps no record of ours: say whether the jail itself runs."""
+    if running_platform() is not Platform.FREEBSD:
+        return False
+    from layout.host.freebsd import jails
+
+    found = jails.find(record.name)
+    return found is not None and found.path == f"{context.site.root}/j/{record.name}"
 
 
 def _holders(paths: list[str], shared: str) -> str:

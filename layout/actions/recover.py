@@ -42,7 +42,7 @@ def recover(context: Context) -> list[str]:
                 done.append(said)
             unrecorded = design.unrecorded and running_platform() is Platform.FREEBSD
             if unrecorded or state.lstat(f"run/{record.name}.toml") is not None:
-                plan = context.plan_jail(context.recorded(record))
+                (plan,) = context.standing([record.name])
                 if running.leftovers(context, plan):
                     done.append(f"{record.name}: what was left of its service taken away")
     return done

@@ -24,6 +24,11 @@ def start(context: Context, plan: JailPlan, tell: Tell, engine: str | None = Non
 
 def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
     """End the service, first by its own signal; say whether there was one. Raises LayoutError."""
+    problem = context.problems.get(plan.jail.name)
+    if problem is not None:
+        if design_of(plan.jail.kind).known_by_profile:
+            raise problem
+        tell(f"{plan.jail.name}: stopped without its profile: {problem}")
     return design_of(plan.jail.kind).stop(context, plan, tell)
 
 

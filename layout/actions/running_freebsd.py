@@ -102,10 +102,12 @@ def _start_dependencies(context: Context, plan: JailPlan, tell: Tell, chain: tup
             raise UsageError(plan.jail.name, f"a loop of dependencies: {loop}", "none", "change jail.depend")
         if jails.find(other) is not None:
             continue
-        ours = [one for one in context.jails([]) if one.jail.name == other]
+        ours = [one for one in context.standing([]) if one.jail.name == other]
         if not ours:
             hint = f"start {other}, or change jail.depend of profile {plan.jail.profile}"
             raise LayoutError(plan.jail.name, f"no jail {other}, which it depends on", "it to run", hint)
+        if other in context.problems:
+            raise context.problems[other]
         _start(context, ours[0], tell, chain)
         tell(f"{other}: started for {plan.jail.name}")
 
@@ -136,7 +138,8 @@ def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
 
 
 def _refuse_dependents(context: Context, plan: JailPlan) -> None:
-    for other in context.jails([]):
+    # What a broken profile says of others is not known, and keeps nobody from stopping his own.
+    for other in context.standing([]):
         if plan.jail.name in other.jail.settings.jail.depend and jails.find(other.jail.name) is not None:
             raise LayoutError(
                 plan.jail.name,

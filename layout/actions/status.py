@@ -8,6 +8,7 @@ import msgspec
 
 from layout.actions import mounting
 from layout.actions.context import Context
+from layout.actions.kinds import design_of
 from layout.actions.running import running
 from layout.core.compare import Live
 from layout.core.model import JailPlan
@@ -31,6 +32,10 @@ class Row(msgspec.Struct, frozen=True):
     """Who holds an open manage session."""
     running: Running | None
     """The service, as the system says; null when none runs."""
+    problem: str = ""
+    """Why its profile cannot be read; the rest is what its record and its mount tables say."""
+    known: bool = True
+    """Whether it could be looked at what runs: not without the profile of a service of the host."""
 
 
 def status(context: Context, plans: Sequence[JailPlan]) -> list[Row]:
@@ -41,6 +46,11 @@ def status(context: Context, plans: Sequence[JailPlan]) -> list[Row]:
         for plan in plans:
             planned = [mount.target for tree in mounting.wanted(plan) for mount in tree]
             jail = plan.jail
+            problem = context.problems.get(jail.name)
+            known = problem is None or not design_of(jail.kind).known_by_profile
+            found = running(context, plan) if known and jail.platform is running_platform() else None
+            if found is not None and problem is not None:  # what is planned is not known
+                found = msgspec.structs.replace(found, notes=())
             rows.append(
                 Row(
                     jail.name,
@@ -51,7 +61,9 @@ def status(context: Context, plans: Sequence[JailPlan]) -> list[Row]:
                     sum(bool(live.at(target)) for target in planned),
                     len(planned),
                     locks.holder(state, f"manage-{jail.name}.lock"),
-                    running(context, plan) if jail.platform is running_platform() else None,
+                    found,
+                    str(problem or ""),
+                    known,
                 )
             )
         return rows

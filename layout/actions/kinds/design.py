@@ -41,6 +41,8 @@ class SessionOptions(msgspec.Struct, frozen=True):
 class Design:
     """The shared root."""
 
+    known_by_profile = False
+    """Only its profile says what of the host it is: without that, nothing can be said of it."""
     unrecorded = False
     """On FreeBSD, what a crash leaves of its service is known to the system, and to no record of layout."""
 

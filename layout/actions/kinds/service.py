@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from layout.actions.kinds.design import Design, SessionOptions
 from layout.actions.telling import Tell
-from layout.core.errors import UsageError
+from layout.core.errors import LayoutError, UsageError
 from layout.core.kinds import service as words
 from layout.core.model import Platform
 from layout.host.site import running_platform
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 class Service(Design):
     """rc.subr(8) of FreeBSD keeps it in a jail; on Linux systemd does, by a drop-in for its unit."""
+
+    known_by_profile = True
 
     def check(self, context: Context, plan: JailPlan) -> None:
         """Make sure that this service can be confined here. Raises UsageError, LayoutError."""
@@ -53,6 +55,14 @@ class Service(Design):
             return ()
         found: list[Finding] = _of(plan.jail.platform).findings(context, plan)
         return found
+
+    def check_forget(self, context: Context, record: JailRecord) -> None:
+        """Make sure that it is known which service is given back."""
+        try:
+            context.recorded(record)
+        except LayoutError as problem:
+            hint = f"put it back: only it says which service of the host {record.name} is"
+            raise UsageError(problem.path, problem.found, problem.expected, hint) from None
 
     def forget(self, context: Context, root: Dir, state: Dir, record: JailRecord) -> int:
         """Give the service back to the host as it was, running if it ran; return how many settings went."""

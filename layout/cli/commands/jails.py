@@ -89,7 +89,7 @@ def stop(ctx: typer.Context, names: NewNames) -> None:
     from layout.actions import running
 
     found = globals_of(ctx)
-    done = _each(found, names, running.stop, _say_stopped, running.dependents_first)
+    done = _each(found, names, running.stop, _say_stopped, running.dependents_first, standing=True)
     if found.output.json:
         found.output.document({"ok": True, "stopped": [name for name, ran in done.items() if ran]})
 
@@ -105,13 +105,14 @@ def _each(
     work: Callable[[Context, JailPlan, Callable[[str], None]], T],
     say: Callable[[Globals, str, T], None],
     order: Callable[[list[JailPlan]], list[JailPlan]] = list,
+    standing: bool = False,
 ) -> dict[str, T]:
     """Work on jails one after the other; one that fails does not keep the others from their turn."""
     need_root(found, userns=False)
     context = found.context()
     done: dict[str, T] = {}
     failed: list[LayoutError] = []
-    for plan in order(context.jails(names)):
+    for plan in order(context.standing(names) if standing else context.jails(names)):
         try:
             done[plan.jail.name] = result = work(context, plan, found.output.note)
         except LayoutError as error:
@@ -135,16 +136,18 @@ def status(ctx: typer.Context, names: Names = None) -> None:
 
     found = globals_of(ctx)
     context = found.context()
-    rows = action(context, context.jails(names or []))
+    rows = action(context, context.standing(names or []))
+    failed = 1 if any(row.problem for row in rows) else 0
     if found.output.json:
         found.output.document({"jails": {row.name: row for row in rows}})
-        return
+        raise typer.Exit(failed)
     lines: list[tuple[str, ...]] = [
         ("NAME", "PROFILE", "PRESET", "MANAGE", "MOUNTS", "STATE", "ENGINE", "GRADE", "PID", "UP", "SESSION")
     ]
     for row in rows:
         state = row.running
-        shown = ("stopped", "-", "-", "-", "-") if state is None else _shown(state)
+        word = "stopped" if row.known else "unknown"
+        shown = (word, "-", "-", "-", "-") if state is None else _shown(state)
         mounts = f"{row.mounted} of {row.planned}"
         lines.append((row.name, row.profile, row.preset, row.manage, mounts, *shown, row.session or "-"))
     for line in columns(lines):
@@ -152,6 +155,9 @@ def status(ctx: typer.Context, names: Names = None) -> None:
     for row in rows:
         for note in row.running.notes if row.running else ():
             found.output.detail(f"{row.name}: {note}")
+        if row.problem:
+            found.output.note(f"{row.name}: {row.problem}")
+    raise typer.Exit(failed)
 
 
 def _shown(state: Running) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ def _mounts(
     found = globals_of(ctx)
     need_root(found, userns=False)
     context = found.context()
-    plans = context.jails(names or [])
+    plans = context.jails(names or []) if word == "mounted" else context.standing(names or [])
     with context.locked():
         done = work(context, plans)
     if found.output.json:
