@@ -238,7 +238,7 @@ def _cli() -> Callable[..., Result]:
         env: dict[str, str] | None = None,
         stdin: str = "",
         cwd: str | os.PathLike[str] | None = None,
-        timeout: float = 120,
+        timeout: float = 300,
     ) -> Result:
         done = subprocess.run(
             [sys.executable, "-m", "layout", *map(os.fspath, args)],

@@ -21,7 +21,7 @@ BOX = str(Path(__file__).resolve().parent / "box")
 
 def box(*args: str, **more: object) -> subprocess.CompletedProcess[str]:
     """Run tests/box and return how it ended; without namespaces there is nothing to test."""
-    done = subprocess.run([BOX, *args], capture_output=True, text=True, timeout=60, **more)  # type: ignore[call-overload]
+    done = subprocess.run([BOX, *args], capture_output=True, text=True, timeout=120, **more)  # type: ignore[call-overload]
     if done.returncode == 77 and done.stderr.startswith("box: no box here"):
         pytest.skip(done.stderr.strip())
     return done
@@ -64,9 +64,9 @@ def test_terminating_it_leaves_nothing_behind() -> None:
             assert process.stdout is not None
             process.stdout.readline()
             process.send_signal(number)
-            assert process.wait(10) == -number
+            assert process.wait(60) == -number
         # The last of the process tree goes a moment after the first.
-        for _ in range(100):
+        for _ in range(600):
             if not (left := running(f"9{label}")):
                 break
             time.sleep(0.05)
@@ -105,7 +105,7 @@ def test_forged_variable_does_not_let_box_tests_loose(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=Path(BOX).parent.parent,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 1
     assert "LAYOUT_BOX=1 without tests/box" in done.stdout

@@ -116,7 +116,7 @@ ZSH = r"""
 zmodload zsh/zpty zsh/datetime
 zpty z zsh -f -i
 answer() {
-    local out= part= end=$((EPOCHREALTIME + 20))
+    local out= part= end=$((EPOCHREALTIME + 60))
     while ((EPOCHREALTIME < end)) && [[ $out != *$1* ]]; do
         zpty -r -t z part && out+=$part || sleep 0.02
     done
@@ -143,7 +143,7 @@ def test_zsh_completes(environment: dict[str, str], tmp_path: Path) -> None:
         env=environment | {"folder": str(SHARE)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.stdout.split("\n")[:-1] == ["yes"] * (len(one) + 1), done.stderr
     assert "--root /x --quiet status" in Path(environment["CALLED"]).read_text().splitlines()

@@ -117,7 +117,7 @@ def test_the_osless_example_does_what_it_says(tmp_path: Path) -> None:
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         said[command.split()[1]] = done.stdout
         if command.split()[1] in {"start", "update"}:
-            with socket.create_connection(("127.0.3.79", 79), timeout=5) as client:
+            with socket.create_connection(("127.0.3.79", 79), timeout=30) as client:
                 client.sendall(b"nobody\r\n")
                 said[f"{command.split()[1]}ed"] = client.recv(100).decode()
     assert said["started"].startswith("fingerd one")

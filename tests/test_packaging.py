@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def build(target: str, folder: Path) -> Path:
     """Build a wheel or sdist of the checkout and return the one file that came out."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     [archive] = folder.iterdir()
     return archive

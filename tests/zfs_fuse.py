@@ -19,17 +19,17 @@ _SOCKET = Path("/run/zfs/zfs_socket")
 _STATE = Path("/var/lib/zfs")
 _FUSE = Path("/dev/fuse")
 _SIZE = 128 << 20
-_SECONDS = 10
+_SECONDS = 60
 
 
 def zfs(*words: str) -> str:
     """Run zfs(8); return what it printed."""
-    return subprocess.run(["zfs", *words], check=True, capture_output=True, text=True, timeout=30).stdout
+    return subprocess.run(["zfs", *words], check=True, capture_output=True, text=True, timeout=120).stdout
 
 
 def gone(name: str) -> None:
     """Destroy a dataset with all below it, if there is one: what was used a moment ago is busy."""
-    end = time.monotonic() + 3
+    end = time.monotonic() + 30
     while True:
         done = subprocess.run(["zfs", "destroy", "-r", name], capture_output=True, text=True, check=False)
         if done.returncode == 0 or "does not exist" in done.stderr:
@@ -74,10 +74,10 @@ def _pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         image = work / "image"
         with image.open("wb") as file:
             file.truncate(_SIZE)
-        subprocess.run(["zpool", "create", "-m", "none", "lpool", str(image)], check=True, timeout=30)
+        subprocess.run(["zpool", "create", "-m", "none", "lpool", str(image)], check=True, timeout=120)
         zfs("create", "-o", "mountpoint=none", "lpool/jails")
         yield "lpool/jails"
-        subprocess.run(["zpool", "destroy", "-f", "lpool"], check=False, timeout=30)
+        subprocess.run(["zpool", "destroy", "-f", "lpool"], check=False, timeout=120)
     finally:
         daemon.kill()  # its pool is gone: there is nothing to be written
         daemon.wait()

@@ -16,7 +16,7 @@ from layout.core.mountlist import Line, mount_points
 from layout.host.freebsd import devfs, holders, jails, mounts, table
 
 _RULESET = "ruleset="
-_PATIENCE = 3
+_PATIENCE = 8
 """Tries, a twentieth of a second apart, for a mount that is busy though nobody is known to hold it."""
 _NAMED = 6
 """Devices that a finding names."""

@@ -20,7 +20,7 @@ from layout.host.linux.devices import show_host_node
 from layout.host.linux.mounts import Mounter, Way, make_private_root, unmount, unmount_all
 from layout.host.linux.syscalls import statx_mount_id as mount_id
 
-_PATIENCE = 10
+_PATIENCE = 50
 """Tries, a hundredth of a second apart, for a mount that is busy though no process holds it."""
 
 

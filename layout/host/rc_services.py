@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from layout.core.errors import LayoutError
 from layout.host import hostfiles
@@ -84,6 +84,20 @@ def comes_up(name: str) -> bool:
             return False
         time.sleep(_STEP_S)
     return True
+
+
+def end(name: str, ended: Callable[[], bool]) -> Done:
+    """Stop a service, more than once if need be for a few seconds; `ended` looks whether it has.
+
+    rc.subr(8) finds nothing to stop while daemon(8) has not become the program yet.
+    Raises LayoutError when its script cannot say how it stands.
+    """
+    deadline = time.monotonic() + _COMES_UP_S
+    while True:
+        done = act(name, "stop")
+        if ended() or time.monotonic() >= deadline:
+            return done
+        time.sleep(_STEP_S)
 
 
 def main_process(name: str, text: str) -> int | None:

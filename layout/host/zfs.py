@@ -16,7 +16,7 @@ from layout.host.beneath import open_root
 from layout.host.run import CommandError, Done, require, run
 from layout.host.site import running_platform
 
-_PATIENCE = 1.0
+_PATIENCE = 3.0
 """Seconds for what was in use a moment ago: zfs(8) says busy right after an unmount."""
 _STEP = 0.1
 _PACKAGE = "zfs-fuse or zfsutils-linux"
@@ -224,7 +224,7 @@ def _enforced(dataset: Dataset, readonly: bool | None) -> Sequence[str]:
 
 
 def _patiently(attempt: Callable[[], Done]) -> None:
-    """Try for a second while zfs(8) says busy. Raises CommandError."""
+    """Try for a few seconds while zfs(8) says busy. Raises CommandError."""
     end = time.monotonic() + _PATIENCE
     while True:
         try:

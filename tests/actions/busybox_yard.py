@@ -79,7 +79,7 @@ def web(port: int, address: str = "127.0.0.1", more: str = "") -> str:
 [linux.service]
 command = ["/bin/httpd", "-f", "-v", "-p", "{address}:{port}", "-h", "/srv"]
 ports = ["{port}/tcp"]
-ready = {{ tcp = "{address}:{port}", timeout = 10 }}
+ready = {{ tcp = "{address}:{port}", timeout = 30 }}
 {more}
 """
 
@@ -100,7 +100,7 @@ def busybox_yard(top: Path, names: tuple[str, ...] = ("a", "b")) -> Iterator[Yar
 
 def fetch(port: int, address: str = "127.0.0.1") -> str:
     """Ask httpd for its page."""
-    with socket.create_connection((address, port), timeout=5) as client:
+    with socket.create_connection((address, port), timeout=30) as client:
         client.sendall(b"GET /index.html HTTP/1.0\r\n\r\n")
         text = b""
         while piece := client.recv(4096):
@@ -130,7 +130,7 @@ def command_of(pid: int) -> str:
         return ""
 
 
-def eventually(true: object, seconds: float = 5) -> bool:
+def eventually(true: object, seconds: float = 30) -> bool:
     """Say whether something comes true in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

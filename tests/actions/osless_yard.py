@@ -33,7 +33,7 @@ target = "home"
 [{platform}.service]
 command = {command}
 ports = ["{port}/tcp"]
-ready = {{ tcp = "{address}:{port}", timeout = 5 }}
+ready = {{ tcp = "{address}:{port}", timeout = 30 }}
 stop_timeout = 3
 {service}
 
@@ -61,7 +61,7 @@ def fingerd(*flags: str, static: bool = True) -> Path:
 
 def finger(query: str, port: int, address: str = "127.0.0.1") -> str:
     """Ask as RFC 1288 says: a line, then everything until the end."""
-    with socket.create_connection((address, port), timeout=5) as client:
+    with socket.create_connection((address, port), timeout=30) as client:
         client.sendall(f"{query}\r\n".encode())
         text = b""
         while piece := client.recv(4096):

@@ -46,7 +46,7 @@ def run(text: str, code: int = 0, shell: str = "dash") -> subprocess.CompletedPr
         capture_output=True,
         text=True,
         errors="surrogateescape",
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done

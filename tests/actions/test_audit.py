@@ -137,7 +137,7 @@ def test_a_hostile_t_leads_nowhere_and_moves_no_cursor(fresh: Yard) -> None:
     os.close(fd)
     begin = time.monotonic()
     done = fresh.run("audit", "a")
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 60
     assert done.code == 1
     assert "could not look" in done.out and "levels deep" in done.out
     assert "secret-name" not in done.out

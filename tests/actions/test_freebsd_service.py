@@ -32,6 +32,8 @@ command="/usr/sbin/daemon"
 command_args="-f -p $pidfile /bin/sleep 5000"
 run_rc_command "$1"
 """
+START = "service demo onestart; come 'service demo onestatus'"
+"""daemon(8) writes its pidfile before it is the program that rc.subr(8) looks for."""
 PROFILE = """\
 kind = "service"
 description = "a service of the host"
@@ -62,7 +64,7 @@ def jailed(host: Whole) -> list[str]:
 
 def test_a_running_service_is_stopped_set_started_and_given_back(host: Whole) -> None:
     installed(host)
-    host.ok("service demo onestart")
+    host.ok(START)
     calls(host)
     steps = host.does("plan", "demo", "--profile", "svc")
     assert [line.split()[0] for line in steps.splitlines()[-4:]] == ["stop", "sysrc", "sysrc", "start"]
@@ -102,7 +104,7 @@ def test_a_running_service_is_stopped_set_started_and_given_back(host: Whole) ->
 
 def test_the_worked_example_does_what_it_says(host: Whole) -> None:
     installed(host)
-    host.ok("service demo onestart")
+    host.ok(START)
     said = {}
     for command, wanted in played("service", 0):
         program, *words = shlex.split(command)
@@ -211,7 +213,7 @@ def test_what_cannot_be_is_said_before_anything_changes(host: Whole) -> None:
 
 def test_a_service_that_does_not_come_up_is_put_back(host: Whole) -> None:
     installed(host, more='[ "$_rc_svcj" != jailing ] || { echo cannot live here >&2; exit 1; }')
-    host.ok("service demo onestart; sysrc demo_svcj_options=mlock")
+    host.ok(f"{START}; sysrc demo_svcj_options=mlock")
     calls(host)
     said = host.fails("init", "demo", "--profile", "svc")
     assert "cannot live here" in said
@@ -239,10 +241,11 @@ def test_verify_finds_what_is_not_as_planned(host: Whole) -> None:
     host.does("init", "demo")
     assert host.codes() == set()
     # Flipped by hand under the running service, and started once more: now it runs outside.
-    host.ok("service demo onestop; sysrc demo_svcj=NO; service demo onestart; sysrc demo_svcj=YES")
+    host.ok(f"service demo onestop; sysrc demo_svcj=NO; {START}; sysrc demo_svcj=YES")
     assert host.codes() == {"S3-svcj"}
     assert "runs outside its jail" in host.fails("start", "demo")
-    host.ok("kill $(cat /var/run/demo.pid); echo demo_svcj=NO >/usr/local/etc/rc.conf.d/demo")
+    host.ok("kill $(cat /var/run/demo.pid); come '! test -e /var/run/demo.pid'")
+    host.ok("echo demo_svcj=NO >/usr/local/etc/rc.conf.d/demo")
     assert [(f["code"], f["path"]) for f in host.findings()] == [
         ("S12-svcj", "/usr/local/etc/rc.conf.d/demo")
     ]
@@ -257,7 +260,7 @@ def test_verify_finds_what_is_not_as_planned(host: Whole) -> None:
 
 def test_a_trial_leaves_rc_conf_alone(host: Whole) -> None:
     installed(host)
-    host.ok("service demo onestart")
+    host.ok(START)
     trial = host.work / "trial"
     host.does("--root", trial, "init", "demo", "--profile", "svc")
     assert host("sysrc -n demo_svcj").code == 1

@@ -58,7 +58,7 @@ to = 24
 command = ["/bin/sh", "-c", "{INETD}"]
 capabilities = ["setuid", "setgid", "chown", "dac_override", "net_bind_service"]
 ports = ["22/tcp", "23/tcp", "24/tcp"]
-ready = {{ tcp = "{JAIL}:22", timeout = 10 }}
+ready = {{ tcp = "{JAIL}:22", timeout = 30 }}
 """
 
 
@@ -112,7 +112,7 @@ def _yard(whole: Yard, client: Outside) -> Iterator[Yard]:
 def run(yard: Yard, *words: str) -> str:
     """Run a layout command in a process of its own; return what it said."""
     with yard.process(*words, stdin=subprocess.DEVNULL) as done:
-        out, err = done.communicate(timeout=30)
+        out, err = done.communicate(timeout=60)
     assert done.returncode == 0, out + err
     return out
 
@@ -238,7 +238,7 @@ def test_an_sshd_of_the_host_on_every_address_is_warned_of(yard: Yard) -> None:
     yard.ok("mount", "cell")
     script = (
         "import socket, time\nopen('/proc/self/comm', 'w').write('sshd')\n"
-        "with socket.create_server(('', 22)):\n print(flush=True)\n time.sleep(60)"
+        "with socket.create_server(('', 22)):\n print(flush=True)\n time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as host:
         try:
@@ -302,7 +302,7 @@ def test_a_directory_of_the_host_is_seen_and_no_more(yard: Yard, engine: str) ->
         yard.ok("start", "other", "--engine", engine)
         script = "cat /srv/data/file; echo x >/srv/data/new"
         with yard.process("exec", "other", "--", "/bin/sh", "-c", script, stdin=subprocess.DEVNULL) as done:
-            out, err = done.communicate(timeout=30)
+            out, err = done.communicate(timeout=60)
         assert (out, "Read-only file system" in err) == ("the host's\n", True)
         assert yard.verify("other") == [("other", "S2-world", "warning")]
     finally:

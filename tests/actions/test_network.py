@@ -54,7 +54,7 @@ to = 80
 [linux.service]
 command = ["/bin/httpd", "-f", "-p", "80", "-h", "/srv"]
 ports = ["80/tcp"]
-ready = {{ tcp = "{JAIL}:80", timeout = 10 }}
+ready = {{ tcp = "{JAIL}:80", timeout = 30 }}
 """
 
 

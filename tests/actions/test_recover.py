@@ -143,9 +143,12 @@ def test_killed_at_any_time_with_the_host_as_base(tmp_path: Path) -> None:
     took = time.monotonic() - start
     wanted = paths(top / "whole")
     killed = 0
-    for number in range(6):
+    # A host that was busy a moment ago may be quicker now, and done before it is killed.
+    for number in range(30):
+        if number >= 6 and killed >= 3:
+            break
         pid = child(words(str(number)))
-        time.sleep(took * (number + 0.5) / 6)
+        time.sleep(took * (number % 6 + 0.5) / 6)
         os.kill(pid, signal.SIGKILL)
         killed += end(pid) == -signal.SIGKILL
         assert_goes_on(top / str(number), words(str(number)), wanted)
@@ -283,7 +286,7 @@ def test_children_that_unpack_do_not_hold_the_lock(
     watch, seen = children.watch, []
 
     def look_then_watch(family, tick) -> None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while holders(root / ".layout/lock") and time.monotonic() < deadline:
             time.sleep(0.01)  # a child closes everything first
         seen.append(holders(root / ".layout/lock"))

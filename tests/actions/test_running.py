@@ -114,11 +114,11 @@ def test_a_service_that_is_never_ready_is_stopped_again(yard: Yard) -> None:
     profile(
         yard,
         "default",
-        '[linux.service]\ncommand = ["/bin/sleep", "99"]\nready = { tcp = "127.0.0.1:8081", timeout = 1 }\n',
+        '[linux.service]\ncommand = ["/bin/sleep", "99"]\nready = { tcp = "127.0.0.1:8081", timeout = 3 }\n',
     )
     done = yard.run("start", "a")
     assert done.code == 1
-    assert "not ready after 1 s: 127.0.0.1:8081: connection refused" in done.err
+    assert "not ready after 3 s: 127.0.0.1:8081: connection refused" in done.err
     assert state(yard) is None
 
 
@@ -137,8 +137,8 @@ def test_an_engine_killed_from_outside_leaves_a_stopped_jail_that_starts_again(y
     before = processes()
     os.kill(engine(yard), signal.SIGKILL)
     assert eventually(lambda: state(yard) is None)
-    assert found["pid"] not in processes()
-    assert len(before - processes()) == 3
+    assert eventually(lambda: found["pid"] not in processes())
+    assert eventually(lambda: len(before - processes()) == 3)
     yard.ok("start", "a")
     os.kill(int(str(state(yard)["pid"])), signal.SIGKILL)  # type: ignore[index]
     assert eventually(lambda: state(yard) is None)
@@ -150,10 +150,10 @@ def test_exec_has_the_rights_of_the_jail_and_passes_its_status_on(yard: Yard) ->
     yard.ok("start", "a")
     script = "grep -q 'NoNewPrivs:.*1' /proc/self/status || exit 1; test $$ -lt 100 || exit 2; exit 42"
     with yard.process("exec", "a", "--", "/bin/sh", "-c", script) as done:
-        out, err = done.communicate(timeout=20)
+        out, err = done.communicate(timeout=60)
     assert (done.returncode, out, err) == (42, "", "")
     with yard.process("exec", "b", "--", "/bin/true") as done:
-        _, err = done.communicate(timeout=20)
+        _, err = done.communicate(timeout=60)
     assert done.returncode == 1
     assert "not running" in err
 
@@ -226,6 +226,13 @@ def test_recover_takes_away_what_a_dead_service_left(yard: Yard) -> None:
     assert yard.verify() == [("a", "S1-unmounted", "error"), ("b", "S1-unmounted", "error")]
 
 
+def answers(port: int) -> bool:
+    try:
+        return fetch(port).endswith("hello\n")
+    except ConnectionError:
+        return False
+
+
 @pytest.mark.parametrize("moment", [0.1, 0.25])
 def test_layout_killed_during_start_leaves_what_the_next_command_understands(
     yard: Yard, moment: float
@@ -239,12 +246,13 @@ def test_layout_killed_during_start_leaves_what_the_next_command_understands(
     if running is None:
         assert eventually(lambda: not processes() - before), "an engine that no record knows"
     assert yard.run("start", "a").code == 0
-    assert fetch(8080).endswith("hello\n")
+    # One that layout had recorded is left as it runs, and may not listen yet.
+    assert eventually(lambda: answers(8080))
     yard.ok("stop", "a")
 
 
 def test_the_ready_check_can_be_a_command_in_the_jail_or_a_socket(yard: Yard) -> None:
-    check = 'ready = { command = ["/bin/test", "-e", "/run/up"], timeout = 5 }'
+    check = 'ready = { command = ["/bin/test", "-e", "/run/up"], timeout = 30 }'
     run = '[[linux.service.run]]\npath = "run/x"\nowner = "web"\ngroup = "webs"\nmode = "0750"\n'
     script = "/bin/sleep 0.3; /bin/touch /run/up; exec /bin/sleep 99"
     profile(yard, "default", f'[linux.service]\ncommand = ["/bin/sh", "-c", "{script}"]\n{check}\n{run}')
@@ -258,10 +266,10 @@ def test_the_ready_check_can_be_a_command_in_the_jail_or_a_socket(yard: Yard) ->
     profile(
         yard,
         "default",
-        web(8080).replace('tcp = "127.0.0.1:8080", timeout = 10', 'socket = "/run/s", timeout = 1'),
+        web(8080).replace('tcp = "127.0.0.1:8080", timeout = 30', 'socket = "/run/s", timeout = 3'),
     )
     done = yard.run("start", "a")
-    assert "not ready after 1 s: /run/s: no such file or directory" in done.err
+    assert "not ready after 3 s: /run/s: no such file or directory" in done.err
 
 
 def test_verify_looks_at_the_process_and_not_at_the_record(yard: Yard) -> None:
@@ -281,6 +289,6 @@ def test_exec_gives_a_terminal_of_the_jail_to_whoever_has_one(yard: Yard) -> Non
     with yard.process("exec", "a", "--", "/bin/sh", "-c", script, stdin=slave) as done:
         os.close(slave)
         os.write(master, b"word\n")
-        out, err = done.communicate(timeout=20)
+        out, err = done.communicate(timeout=60)
     os.close(master)
     assert (done.returncode, out.splitlines(), err) == (5, ["/dev/pts/0", "got word"], "")

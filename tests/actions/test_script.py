@@ -57,7 +57,7 @@ def test_any_posix_shell_runs_it(cli: Cli, tmp_path: Path, shell: str) -> None:
     root = tmp_path / "root"
     text = script(cli, root, "ldap", "--base", str(small_tree(tmp_path / "tree")))
     command = ["bash", "--posix", "-s"] if shell == "bash" else ["busybox", "sh", "-s"]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert cli("--root", root, "verify").code == 0
 

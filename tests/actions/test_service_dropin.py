@@ -65,6 +65,8 @@ def start():
             os.dup2(null, number)
         os.execv("/bin/sleep", ["sleep", "0" if read and (STATE / "fails").exists() else "1000"])
     (STATE / "pid").write_text(str(child))
+    if read and (STATE / "fails").exists():
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
 with open(STATE / "calls", "a") as calls:
     calls.write(" ".join(sys.argv[1:]) + "\n")
 verb = sys.argv[1]

@@ -195,7 +195,7 @@ def test_what_daemons_leave_in_t_is_theirs(yard: Yard) -> None:
     os.chown(var / "spool", 100, 100)
     begun = time.monotonic()
     assert yard.verify() == []
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60
 
 
 def test_what_the_administrator_edits_is_his(yard: Yard) -> None:

@@ -85,7 +85,7 @@ description = "a test"
         return f"""
 [{platform}.service]
 command = ["{self.program}", "{self.port}"{words}]
-ready = {{ tcp = "127.0.0.1:{self.port}", timeout = 10 }}
+ready = {{ tcp = "127.0.0.1:{self.port}", timeout = 30 }}
 stop_timeout = 3
 {more}
 [[{platform}.mounts]]
@@ -99,7 +99,7 @@ writable = true
 
     def ask(self) -> dict[str, str]:
         """Return what the daemon says of itself."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as client:
             text = b""
             while piece := client.recv(4096):
                 text += piece

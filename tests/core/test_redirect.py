@@ -185,7 +185,7 @@ def _nft(script: str) -> subprocess.CompletedProcess[str]:
     probe = subprocess.run(["unshare", "-rn", "nft", "list", "tables"], capture_output=True, text=True)
     if probe.returncode:
         pytest.skip(f"nft in a namespace of its own: {probe.stderr.strip()}")
-    return subprocess.run(["unshare", "-rn", "sh", "-c", script], capture_output=True, text=True, timeout=30)
+    return subprocess.run(["unshare", "-rn", "sh", "-c", script], capture_output=True, text=True, timeout=120)
 
 
 def test_nft_takes_the_text_twice_and_says_what_is_planned(tmp_path: Path) -> None:

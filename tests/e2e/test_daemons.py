@@ -29,7 +29,7 @@ MEMORY = {f"{when}write:{place}" for when in ("", "then-") for place in ("/dev",
 def dig(jails: Jails, name: str) -> str:
     """Ask the running name server, from inside its jail."""
     return jails.ok(
-        *("exec", "bind", "--", "dig", "+short", "+time=2", "+tries=1", f"@{ADDRESSES['bind']}", name)
+        *("exec", "bind", "--", "dig", "+short", "+time=10", "+tries=3", f"@{ADDRESSES['bind']}", name)
     ).strip()
 
 
@@ -140,7 +140,7 @@ def install(jails: Jails, probe: Path, name: str) -> None:
 
 def serves(jails: Jails, name: str, address: str) -> None:
     """Wait until the running name server says so."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (found := dig(jails, name)) != address:
         assert time.monotonic() < deadline, f"named says {found!r} for {name}, not {address}"
         time.sleep(0.1)

@@ -63,9 +63,9 @@ def _client() -> Iterator[Outside]:
 def ssh(client: Outside, cell: Jails, command: str) -> subprocess.CompletedProcess[str]:
     """Log in from outside."""
     options = ["-oBatchMode=yes", "-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null"]
-    options += ["-oConnectTimeout=3", "-oLogLevel=ERROR", "-F", "none"]
+    options += ["-oConnectTimeout=10", "-oLogLevel=ERROR", "-F", "none"]
     words = ["ssh", "-i", cell.root.parent / "key", "-p", "2222", *options, f"ann@{HOST}", command]
-    return subprocess.run([*client.words, *map(str, words)], capture_output=True, text=True, timeout=30)
+    return subprocess.run([*client.words, *map(str, words)], capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

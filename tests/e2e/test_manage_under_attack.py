@@ -391,7 +391,7 @@ def typed(attacked: Attacked, line: str, mark: str) -> bool:
         os.execlp("sh", "sh", "-i")
     text = b""
 
-    def until(word: bytes, seconds: float = 20) -> None:
+    def until(word: bytes, seconds: float = 60) -> None:
         nonlocal text
         end = time.monotonic() + seconds
         while word not in text and time.monotonic() < end:
@@ -402,7 +402,7 @@ def typed(attacked: Attacked, line: str, mark: str) -> bool:
     os.write(master, f"{line}; echo en''ded\n".encode())
     until(b"ended")
     os.write(master, b"echo no''w\n")
-    until(b"now", 5)
+    until(b"now")
     os.kill(pid, signal.SIGKILL)
     os.close(master)
     os.waitpid(pid, 0)

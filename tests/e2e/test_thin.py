@@ -95,7 +95,7 @@ def gone(house: Jails) -> None:
 
 
 def dig(name: str) -> str:
-    words = ["dig", "+short", "+time=2", "+tries=1", f"@{ADDRESS}", name]
+    words = ["dig", "+short", "+time=10", "+tries=3", f"@{ADDRESS}", name]
     return subprocess.run(words, capture_output=True, text=True).stdout.strip()
 
 
@@ -106,7 +106,7 @@ def pid_of(house: Jails) -> int:
 def test_it_answers_and_has_nothing_but_its_closure(house: Jails) -> None:
     begin = time.monotonic()
     house.ok("start", "named")
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 60
     assert dig("www.example.test") == "192.0.2.80"
     report = house.json("verify", "named")
     assert report["counts"]["errors"] == 0, report
@@ -129,13 +129,13 @@ def test_it_answers_and_has_nothing_but_its_closure(house: Jails) -> None:
 def test_a_killed_named_leaves_nothing_and_starts_again_at_once(house: Jails) -> None:
     house.ok("start", "named")
     os.kill(pid_of(house), signal.SIGKILL)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while processes("named", "bwrap") and time.monotonic() < end:
         time.sleep(0.05)
     gone(house)
     begin = time.monotonic()
     house.ok("start", "named")
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 60
     assert dig("www.example.test") == "192.0.2.80"
     house.ok("stop", "named")
     gone(house)

@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def system(*words: str | os.PathLike[str], **more: Any) -> subprocess.CompletedProcess[str]:
     """Run a program and return how it ended."""
-    more = {"capture_output": True, "text": True, "timeout": 120, "stdin": subprocess.DEVNULL} | more
+    more = {"capture_output": True, "text": True, "timeout": 300, "stdin": subprocess.DEVNULL} | more
     return subprocess.run([os.fspath(word) for word in words], **more)
 
 

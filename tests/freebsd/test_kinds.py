@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from layout.core.kinds import service
+from layout.host import rc_services
 from layout.host.freebsd import jails, rcconf
 
 from .conftest import PRETENDED, system, table
@@ -39,7 +40,7 @@ source = "{place}/homes"
 target = "home"
 [freebsd.service]
 command = ["/srv/finger/bin/fingerd", "127.0.0.1", "10790", "/home", "/log/queries"]
-ready = {{ tcp = "127.0.0.1:10790", timeout = 10 }}
+ready = {{ tcp = "127.0.0.1:10790", timeout = 30 }}
 stop_timeout = 3
 """
 THIN = """\
@@ -97,7 +98,7 @@ def _product(place: Path) -> Product:
     return Product(place)
 
 
-def eventually(look: Callable[[], object], seconds: float = 15) -> bool:
+def eventually(look: Callable[[], object], seconds: float = 60) -> bool:
     end = time.monotonic() + seconds
     while not look():
         if time.monotonic() > end:
@@ -107,7 +108,7 @@ def eventually(look: Callable[[], object], seconds: float = 15) -> bool:
 
 
 def finger(query: str) -> str:
-    with socket.create_connection((ADDRESS, PORT), timeout=5) as client:
+    with socket.create_connection((ADDRESS, PORT), timeout=30) as client:
         client.sendall(f"{query}\r\n".encode())
         text = b""
         while piece := client.recv(4096):
@@ -225,6 +226,7 @@ def _site(place: Path) -> Iterator[Path]:
 def test_a_service_is_put_into_a_jail_and_taken_out(probe: str, run: Run) -> None:
     layout = [sys.executable, "-m", "layout"]
     run("service", probe, "onestart")
+    assert rc_services.comes_up(probe)
     run(*layout, "init", probe, "--profile", "svc", cwd=REPOSITORY)
     assert rcconf.values([f"{probe}_svcj", f"{probe}_svcj_options"]) == {
         f"{probe}_svcj": "YES",

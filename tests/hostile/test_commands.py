@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.box, pytest.mark.skipif(not BUSYBOX.exists(), reason="needs busybox-static")]
-SECONDS = 10
+SECONDS = 60
 STATE = """
 [[linux.state]]
 path = "var/lib/site"

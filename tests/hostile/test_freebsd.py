@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.personality.host import Done
 
 pytestmark = pytest.mark.box
-SECONDS = 10
+SECONDS = 120
 PRINTED = {"render", "profile show", "profile schema", "completion", "fstab", "plan"}
 TOUCHING = ("verify", "init", "mount", "manage", "umount", "destroy")
 

@@ -18,6 +18,15 @@ ENTER = str(HERE / "enter")
 
 # base DIR: a busybox root, copied (never linked: a write through a link would reach the host)
 PRELUDE = r"""
+# come CONDITION: wait until it is true, half a minute at least.
+come() {
+    n=0
+    until eval "$1" >/dev/null 2>&1; do
+        n=$((n + 1))
+        test $n -le 600 || { echo "never: $1" >&2; return 1; }
+        sleep 0.05
+    done
+}
 base() {
     mkdir -p "$1/bin" "$1/sbin" "$1/usr/bin" "$1/s" "$1/t" "$1/dev" "$1/etc" "$1/proc" "$1/tmp"
     cp /bin/busybox "$1/bin/busybox"

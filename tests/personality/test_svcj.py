@@ -36,13 +36,11 @@ def installed(host: Host, script: str = SCRIPT) -> None:
     host.ok("install -m 755 demo /usr/local/etc/rc.d/demo")
 
 
-WAIT = (
-    "for i in 1 2 3 4 5 6 7 8 9; do jls -j svcj-demo jid >/dev/null 2>&1 || exit 0; sleep 0.1; done; exit 1"
-)
+WAIT = "come '! jls -j svcj-demo jid'"
 
 
 # daemon(8) writes its pidfile before it is the program that rc.subr looks for.
-ONCE_UP = "for i in 1 2 3 4 5 6 7 8 9; do service demo onestatus >/dev/null 2>&1 && break; sleep 0.1; done"
+ONCE_UP = "come 'service demo onestatus'"
 START = f"service demo onestart; {ONCE_UP}"
 
 
@@ -79,7 +77,7 @@ def test_options(host: Host) -> None:
     host.ok(
         "sysrc demo_svcj=YES demo_svcj_options='netv4 mlock nfsd sysvipcnew' demo_svcj_ipaddrs=192.0.2.10"
     )
-    host.ok("service demo onestart")
+    host.ok(START)
     names = "ip4 ip4.addr allow.mlock allow.nfsd enforce_statfs sysvsem allow.reserved_ports ip6"
     assert host.ok(f"jls -j svcj-demo {names}").split() == [
         "new",
@@ -91,14 +89,12 @@ def test_options(host: Host) -> None:
         "true",
         "disable",
     ]
-    host.ok(
-        "service demo onestop; sysrc -x demo_svcj_ipaddrs; sysrc demo_svcj_options=' '; service demo onestart"
-    )
+    host.ok("service demo onestop; sysrc -x demo_svcj_ipaddrs; sysrc demo_svcj_options=' '; " + START)
     assert host.ok("jls -j svcj-demo ip4 ip6").split() == ["disable", "disable"]
     assert "lo" in host.ok("jexec svcj-demo cat /proc/self/net/dev")
     assert host.ok("jexec svcj-demo cat /proc/self/net/dev | grep -c :").strip() == "1", "no network at all"
     host.ok("service demo onestop; sysrc demo_svcj_options='mlokc net_basic'")
-    assert "unknown service jail option: mlokc" in host.ok("service demo onestart")
+    assert "unknown service jail option: mlokc" in host.ok(START)
     host.ok("service demo onestop")
     for wrong, said in (("sysvipc sysvipcnew", "more than one"), ("netv4 netv6", "use net_basic")):
         host.ok(f"sysrc demo_svcj_options='{wrong}'")
@@ -112,7 +108,5 @@ def test_a_jail_in_a_jail_needs_room(host: Host) -> None:
     host.ok("sysrc demo_svcj=YES; personality set sysctl security.jail.jailed 1")
     host.ok("personality set sysctl security.jail.children.max 0")
     host.refused("service demo onestart", "children.max")
-    host.ok(
-        "personality set sysctl security.jail.children.max 1; service demo onestart; service demo onestop"
-    )
+    host.ok("personality set sysctl security.jail.children.max 1; " + START + "; service demo onestop")
     assert "sysrc demo_svcj=YES\n" in host.ok("personality calls")

@@ -187,8 +187,13 @@ def _reason(problem: BaseException) -> str:
 
 
 def _end(name: str) -> None:
-    done = services.act(name, "stop")
-    if services.runs(name) or jails.find(words.prison_name(name)) is not None:
+    prison = words.prison_name(name)
+
+    def ended() -> bool:
+        return not services.runs(name) and jails.find(prison) is None
+
+    done = services.end(name, ended)
+    if not ended():
         hint = f"nothing was changed; see service {name} onestop"
         raise LayoutError(name, f"a service that goes on{_said(done)}", "it to stop", hint)
 
@@ -346,7 +351,7 @@ def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
     if context.site.trial or jails.find(words.prison_name(name)) is None:
         tell(f"{plan.jail.name}: not running")
         return False
-    done = services.act(name, "stop")
+    done = services.end(name, lambda: jails.find(words.prison_name(name)) is None)
     if jails.find(words.prison_name(name)) is not None:
         hint = f"see service {name} onestop"
         raise LayoutError(name, f"a service that goes on{_said(done)}", "it to stop", hint)

@@ -23,7 +23,7 @@ TEMPORARY = "cc-selftest.s"
 _ANSWERS = "/var/cache/debconf/config.dat"
 _HINTS = "/var/run/ld-elf.so.hints"
 _MERGED = "/var/lib/ucf/file"
-_PATIENCE = 0.4
+_PATIENCE = 1.0
 """Seconds for the attacker to change a temporary file, and for a FIFO to be a FIFO."""
 _LOADED = "import ctypes; print(open('/proc/self/maps').read())"
 _SET_NAME = 15

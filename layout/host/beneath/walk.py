@@ -19,6 +19,8 @@ DEPTH_LIMIT = 256
 ENTRY_LIMIT = 5_000_000
 OPEN_LIMIT = 400
 """Directories held open at once: the usual limit of a process is 1024 descriptors."""
+_BUSY = 10
+"""How much longer a walk may take by the clock than it uses the processor."""
 _FILE = stat.S_IFREG
 _PLAIN = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK})
 
@@ -61,7 +63,8 @@ def walk(top: Dir, *, trusted: bool = False, every: bool = False, seconds: float
 
     Iterative, because a jail can make a tree of any depth; beyond 256 levels or 5,000,000 entries the rest
     is reported as unseen. In a `trusted` tree, which no jail can write to, owners, permissions to write and
-    links are looked at as well. After so many `seconds` the rest is unseen too.
+    links are looked at as well. After so many `seconds` of the processor, or ten times as many of the clock
+    on a host that is busy, the rest is unseen too.
     """
     walker = _Walker(trusted, every, seconds)
     walker.run(os.dup(top.fd), "", 0)
@@ -70,7 +73,8 @@ def walk(top: Dir, *, trusted: bool = False, every: bool = False, seconds: float
 
 class _Walker:
     def __init__(self, trusted: bool, every: bool, seconds: float | None) -> None:
-        self.deadline = None if seconds is None else time.monotonic() + seconds
+        self.seconds = seconds
+        self.begun = time.monotonic(), time.thread_time()
         self.trusted = trusted
         self.every = every
         self.seen = Seen()
@@ -100,7 +104,10 @@ class _Walker:
             self.held -= 1
 
     def _is_late(self) -> bool:
-        return self.deadline is not None and time.monotonic() > self.deadline
+        if self.seconds is None:
+            return False
+        passed, used = time.monotonic() - self.begun[0], time.thread_time() - self.begun[1]
+        return used > self.seconds or passed > self.seconds * _BUSY
 
     def _trusted(self, fd: int, name: str, below: str, found: os.stat_result) -> None:
         mode = found.st_mode

@@ -1,4 +1,4 @@
-"""Executing a program of our own by its descriptor: in a child without any rights, for a second at most.
+"""Executing a program of our own by its descriptor: in a child without any rights, for a few seconds at most.
 
 The descriptor is of a file that has just been written and unlinked. Should root of the jail have put other
 bytes into it meanwhile, they run with fewer rights than his.
@@ -20,7 +20,8 @@ USER = 2
 OWNER = 1
 """Who owns the setuid copy."""
 _GROUP = 65534
-_SECONDS = 1.0
+_SECONDS = 3.0
+"""From before the first refusal, so not too few: on a busy host none may be over by then."""
 _AT_MOST = 6
 """Programs that are let run, where they may: each costs a process."""
 

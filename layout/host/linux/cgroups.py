@@ -20,7 +20,7 @@ from layout.host.linux import devices, syscalls
 _TOP = "/sys/fs/cgroup"
 _QUIET = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 _NEW_GROUP = 0x02000000
-_PATIENCE = 100
+_PATIENCE = 500
 """Tries, a hundredth of a second apart, for a group whose processes have only just ended."""
 
 

@@ -20,6 +20,10 @@ from layout.host import forked
 from layout.host.linux import confined, launch, namespaces_filter, process, procs, syscalls
 from layout.host.standard import Standard
 
+_AT_LEAST = 1.0
+"""Seconds that any session has: less, and on a busy host it could not even begin."""
+_AGAIN = 1.0
+"""Seconds between two requests to end."""
 _JOINED = (
     ("user", syscalls.CLONE_NEWUSER),
     ("mnt", syscalls.CLONE_NEWNS),
@@ -238,16 +242,19 @@ def entry(
 
 @contextlib.contextmanager
 def in_silence(seconds: float) -> Iterator[None]:
-    """Let descriptors 0, 1 and 2 be /dev/null meanwhile, and end a session that takes longer."""
+    """Let descriptors 0, 1 and 2 be /dev/null meanwhile, and end a session after so many, one at least."""
     kept = [os.dup(fd) for fd in range(3)]
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    # On a busy host it may come before the session takes its signals: it must not end layout; it comes again.
+    before = signal.signal(signal.SIGALRM, lambda _number, _frame: None)
     try:
         for fd in range(3):
             os.dup2(null, fd)
-        signal.setitimer(signal.ITIMER_REAL, max(0.1, seconds))
+        signal.setitimer(signal.ITIMER_REAL, max(_AT_LEAST, seconds), _AGAIN)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
         for fd, copy in enumerate(kept):
             os.dup2(copy, fd)
             os.close(copy)

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 
+from layout.core.errors import LayoutError
 from layout.core.service import Ready, address_of
 from layout.host.linux import syscalls
 
@@ -29,7 +30,10 @@ def problem(ready: Ready, pid: int, run: Callable[[tuple[str, ...]], int]) -> st
     except OSError as error:
         return f"{ready.tcp or ready.socket}: {(error.strerror or str(error)).lower()}"
     if ready.command:
-        status = run(ready.command)
+        try:
+            status = run(ready.command)
+        except LayoutError as error:  # it ended a moment ago, perhaps, which the caller sees
+            return str(error)
         return None if status == 0 else f"{ready.command[0]} exits with {status}"
     return None
 

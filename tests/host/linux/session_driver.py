@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import sys
 import termios
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."))
 
 from layout.core.errors import LayoutError
-from layout.host.linux import devices, session, syscalls
+from layout.host.linux import devices, enter, session, syscalls
 
 SHOWN = ("bin", "etc", "lib", "lib64", "sbin", "usr")
 
@@ -78,6 +80,11 @@ def main() -> int:
         attach(mountpoint)
 
     status = 0
+    timed = contextlib.ExitStack()
+    if "late" in told:
+        enter._AT_LEAST = enter._AGAIN = told["late"] / 2
+        timed.enter_context(enter.in_silence(0))
+        time.sleep(told["late"])
     for command in told["commands"]:
         try:
             status = session.run(
@@ -95,6 +102,7 @@ def main() -> int:
             status = error.exit_code
         if told.get("verbose"):
             print(f"status={status}", flush=True)
+    timed.close()
     if told.get("inject"):
         for byte in b"touch /tmp/PWNED\n":
             fcntl.ioctl(0, termios.TIOCSTI, bytes([byte]))

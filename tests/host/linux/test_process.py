@@ -152,7 +152,7 @@ def test_a_process_dies_with_its_parent() -> None:
     assert not process.has_ended(grandchild), "control: it lives while its parent does"
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    assert select.select([grandchild], [], [], 5)[0]
+    assert select.select([grandchild], [], [], 30)[0]
     for fd in (read, write, grandchild):
         os.close(fd)
 
@@ -180,7 +180,7 @@ def test_signals_come_as_bytes_and_their_handlers_come_back() -> None:
         with forked.SignalInbox((signal.SIGUSR1,)) as inbox:
             assert inbox.take() == ()
             os.kill(os.getpid(), signal.SIGUSR1)
-            assert select.select([inbox.fd], [], [], 5)[0]
+            assert select.select([inbox.fd], [], [], 30)[0]
             assert inbox.take() == (signal.SIGUSR1,)
         assert not seen
         os.kill(os.getpid(), signal.SIGUSR1)

@@ -169,7 +169,7 @@ def persist(jail: Jail, *, on: bool) -> None:
         os.kill(jail["init"], signal.SIGUSR1 if on else signal.SIGUSR2)
 
 
-def settle(jail: Jail, seconds: float = 0.2) -> None:
+def settle(jail: Jail, seconds: float = 5) -> None:
     """After persist was cleared: an empty jail is gone before anyone can look."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and alive(jail) and not processes(jail):
