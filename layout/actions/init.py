@@ -439,6 +439,8 @@ def _ensure_state(path: str) -> tuple[Dir, Dir, list[str]]:
         return ensure_state(path)
     except FileNotFoundError:
         head = path.rpartition("/")[0]
+        if not head:
+            raise UsageError(path, "a directory that can hold none", "one that ROOT can be in") from None
         raise UsageError(head, "no such directory", "the parent of ROOT", f"mkdir -p {head}") from None
     except PermissionError:
         raise LayoutError(path, "no permission to write", "root", privilege.AS_ROOT) from None

@@ -42,7 +42,6 @@ def _start(context: Context, plan: JailPlan, tell: Tell, chain: tuple[str, ...])
     booting_freebsd.check(context.site, [plan])
     found = running(context, plan)
     if found is not None:
-        tell(f"{name}: already running, jid {found.jid}")
         return found
     _check(context, plan)
     _start_dependencies(context, plan, tell, (*chain, name))
@@ -122,7 +121,6 @@ def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
     mounting.require_platform(context.site)
     with alone(context, name):
         if own(context, plan) is None:
-            tell(f"{name}: not running")
             return False
         _refuse_dependents(context, plan)
         design_of(plan.jail.kind).ending(context, plan)

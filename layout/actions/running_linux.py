@@ -51,7 +51,6 @@ def start(
     with _state(context, plan) as (root, state):
         record, found = _standing(context, state, plan)
         if found is not None:
-            tell(f"{name}: already running, process {found.pid}")
             return found
         if record is not None:
             _take_away(context, state, plan, record)
@@ -127,11 +126,10 @@ def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
     with _state(context, plan) as (_, state):
         record, found = _standing(context, state, plan)
         if record is None:
-            tell(f"{name}: not running")
             return False
         ran = found is not None
         if not ran:
-            tell(f"{name}: not running; what was left of it is taken away")
+            tell(f"{name}: what was left of it is taken away")
         elif not _end(record, plan, signal.Signals[f"SIG{plan.jail.settings.service.stop_signal}"]):
             tell(f"{name}: killed, it did not stop within {plan.jail.settings.service.stop_timeout} s")
         _take_away(context, state, plan, record)

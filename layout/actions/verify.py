@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 
 from layout.actions.context import Context
@@ -14,7 +15,7 @@ from layout.core.errors import LayoutError
 from layout.core.findings import Finding, Report, error, named
 from layout.core.model import JailPlan
 from layout.core.names import check_name
-from layout.host import records, table
+from layout.host import privilege, records, table
 
 _HELD = 50
 """Jails whose directories are held open at once: the usual limit of a process is 1024 descriptors."""
@@ -100,6 +101,9 @@ def _verified(
     live = Live(table.read())
     jails = {name: [finding] for name, finding in broken.items()}
     with context.open() as root, context.state(root) as state:
+        if not privilege.is_root():  # else each file of a trial that --userns made is an error, for its owner
+            expected = "root: nobody else sees all of it, or can enter a jail"
+            raise LayoutError(context.site.root, f"user {os.geteuid()}", expected, privilege.AS_ROOT)
         scene = Scene(context, plans, root, state, live, quick=When.FULL not in wanted, tell=tell)
         with scene.observer:
             for index, plan in enumerate(plans):

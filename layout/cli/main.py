@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from layout.cli import streams
 from layout.cli.output import Output
 from layout.core.errors import LayoutError, UsageError
 
@@ -57,7 +58,9 @@ def run(argv: Sequence[str]) -> int:
     rest: list[str] = []
     try:
         ours, rest = hoist(argv)
-        return _call([*ours, *rest], rest[0] if rest else "")
+        status = _call([*ours, *rest], rest[0] if rest else "")
+        streams.finish()
+        return status
     except LayoutError as error:
         output.error(error)
         return error.exit_code
@@ -66,14 +69,17 @@ def run(argv: Sequence[str]) -> int:
         output.error(LayoutError(rest[0] if rest else "layout", "an interrupt", "to finish", hint))
         return 130
     except BrokenPipeError:
-        from layout.host import hostfiles
-
-        # Whoever read our output has seen enough; nothing else may be written to it at exit.
-        hostfiles.discard(sys.stdout.fileno())
+        # Whoever read our output has seen enough.
+        streams.discard()
         return 128 + signal.SIGPIPE
     except OSError as error:
         from layout.host import privilege
 
+        if streams.failed(error):
+            streams.discard()
+            reason = (error.strerror or str(error)).lower()
+            output.error(LayoutError("standard output", reason, "to be able to write the result there"))
+            return 1
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         path = "the file system of ROOT" if full else "layout"
         if isinstance(error.filename, str | bytes):
@@ -100,6 +106,11 @@ def _call(argv: list[str], command: str) -> int:
     try:
         status = _narrowed(app, command)(args=argv, prog_name="layout", standalone_mode=False)
     except (LayoutError, KeyboardInterrupt, OSError):
+        raise
+    except SystemExit as error:
+        # click's own answer to a reader that is gone: exit status 1, which means "not as promised" here.
+        if isinstance(error.__context__, BrokenPipeError):
+            raise error.__context__ from None
         raise
     except Exception as error:
         # typer carries click inside itself from 0.26 on, so its exceptions are known by what they can do.

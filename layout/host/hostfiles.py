@@ -27,10 +27,9 @@ def read_text(path: str) -> str | None:
     except OSError as error:
         hint = AS_ROOT if isinstance(error, PermissionError) and not is_root() else ""
         raise LayoutError(path, (error.strerror or "an error").lower(), "a readable file", hint) from None
+    _require_regular(fd, path)
     with os.fdopen(fd, "rb") as file:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise LayoutError(path, "no regular file", "a regular file")
         if found.st_size > LIMIT:
             raise LayoutError(path, f"{found.st_size} bytes", f"at most {LIMIT}")
         return file.read(LIMIT).decode("utf-8", "surrogateescape")
@@ -64,10 +63,17 @@ def canonical(path: str) -> str:
 def open_regular(path: str) -> int:
     """Return a descriptor for reading what the administrator named. Raises LayoutError, OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise LayoutError(path, "no regular file", "a regular file")
+    _require_regular(fd, path)
     return fd
+
+
+def _require_regular(fd: int, path: str) -> None:
+    """Close what is no regular file, and say what it is. Raises LayoutError."""
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        found = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+        raise LayoutError(path, found, "a regular file")
 
 
 def write_text(path: str, text: str, mode: int) -> None:

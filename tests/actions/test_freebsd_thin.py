@@ -79,7 +79,7 @@ def test_layout_runs_a_jail_from_init_to_destroy(freebsd: FreeBSD, daemon: Daemo
     assert host.codes("a") == set()
     running = host.told("status", "a")["jails"]["a"]["running"]
     assert (running["engine"], running["jid"] > 0, running["pid"] > 0) == ("jail", True, True)
-    assert "already running" in host.layout("start", "a").err
+    assert host.does("start", "a").startswith("a: already running, ")
     assert "hint" in host.fails("manage", "a", code=2)
     assert host.layout("exec", "a", "--", "/bin/sh", "-c", ":").code != 0
     host.fails("destroy", "a")

@@ -255,6 +255,7 @@ def test_a_deploy_that_does_not_come_up_is_taken_back(jail: Finger) -> None:
     said = jail.fails("update", NAME, new(jail, "-DBROKEN"))
     assert "broken on purpose" in said
     assert "the file from before is back and runs" in said
+    assert "not running" not in said
     assert finger("alice", 1079).startswith("fingerd one")
     assert jail.codes() == set()
 

@@ -93,11 +93,12 @@ def test_starting_and_stopping_twice_is_no_error_and_says_so(yard: Yard) -> None
     yard.ok("start", "a")
     again = yard.run("start", "a")
     assert again.code == 0
-    assert "already running" in again.err
+    assert again.out.startswith("a: already running, process ")
+    assert "running" not in again.err
     yard.ok("stop", "a")
     again = yard.run("stop", "a")
     assert (again.code, again.out) == (0, "")
-    assert "not running" in again.err
+    assert again.err == "a: not running\n"
 
 
 def test_a_service_that_ends_at_once_shows_its_last_words(yard: Yard) -> None:

@@ -43,8 +43,14 @@ def test_an_option_without_its_value_is_refused() -> None:
         (["init", "a", "--preset", "soft"], "'classic', 'hardened'"),
         (["fstab", "--install", "--remove"], "layout: layout fstab: found --install and --remove"),
         (["render", "poem"], "layout: render: found"),
+        (["fstab", "a", "--file", "x"], "layout: layout fstab: found --file alone, expected --install or"),
+        (["fstab", "a", "--force"], "layout: layout fstab: found --force alone, expected --install or"),
+        (["init", "a", "--root", "/proc/x/y"], "layout: /proc/x: found no such directory"),
     ],
-    ids=["command", "option", "argument", "guess", "choices", "value", "both", "kind"],
+    ids=[
+        *("command", "option", "argument", "guess", "choices", "value", "both", "kind"),
+        *("file-alone", "force-alone", "parent"),
+    ],
 )
 def test_wrong_words_are_an_error_with_a_hint_and_status_2(
     argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
@@ -80,6 +86,14 @@ def test_every_command_is_told_on_one_whole_line_of_the_help(cli, group: list[st
 def test_no_words_at_all_print_the_help_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 2
     assert "Usage: layout" in capsys.readouterr().err
+
+
+def test_a_directory_in_the_place_of_a_file_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["profile", "check", str(tmp_path)], ["--config", str(tmp_path), "profile", "list"]):
+        assert run(words) != 0
+        assert capsys.readouterr().err == f"layout: {tmp_path}: found a directory, expected a regular file\n"
 
 
 @pytest.mark.parametrize("argv", [["--version"], ["verify", "--version"]])

@@ -72,3 +72,22 @@ def test_a_configuration_that_is_closed_is_told_with_what_to_do(
     monkeypatch.setattr(os, "open", refused)
     assert run(["--root", str(tmp_path), "status"]) == 1
     assert HINT in capsys.readouterr().err
+
+
+def test_verify_of_a_trial_says_in_one_line_that_only_root_can_prove_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every file of it belongs to the user: told one by one, that is hundreds of errors."""
+    root = tmp_path.resolve() / "jails"
+    for name in ("j/mroot/bin", "s", "t", "skel", "manage", ".layout/jails"):
+        (root / name).mkdir(parents=True)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert run(["--root", str(root), "verify"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out == [
+        "host  FAILED",
+        f"  error S8-unseen {root}: found user 1000, "
+        "expected root: nobody else sees all of it, or can enter a jail",
+        f"    {HINT}; as an ordinary user, for a trial: layout --root DIR init NAME --userns",
+        "0 jails, 1 check: 1 error, 0 warnings",
+    ]

@@ -323,7 +323,6 @@ def start(context: Context, plan: JailPlan, tell: Tell) -> Running:
     check(context, plan)
     found = running(context, plan)
     if found is not None:
-        tell(f"{jail.name}: already running, jid {found.jid}")
         return found
     change, surplus = _lacking(context.site, jail)
     if change or surplus:
@@ -349,7 +348,6 @@ def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
     """Stop the service with its jail, by service(8): jail(8) alone would kill it. Raises LayoutError."""
     name = words.service_name(plan.jail)
     if context.site.trial or jails.find(words.prison_name(name)) is None:
-        tell(f"{plan.jail.name}: not running")
         return False
     done = services.end(name, lambda: jails.find(words.prison_name(name)) is None)
     if jails.find(words.prison_name(name)) is not None:

@@ -239,7 +239,6 @@ def start(context: Context, plan: JailPlan, tell: Tell) -> Running:
     check(context, plan)
     found = running(context, plan)
     if found is not None:
-        tell(f"{jail.name}: already running, process {found.pid}")
         return found
     if hostfiles.read_text(_path(site, name)) != _text(site, jail):
         hint = f"layout init {jail.name}"
@@ -257,7 +256,6 @@ def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
     """Stop the unit. Raises LayoutError."""
     name = dropin.unit_name(plan.jail)
     if not _is_live(context.site) or systemd.main_process(name) is None:
-        tell(f"{plan.jail.name}: not running")
         return False
     systemd.stop(name)
     if systemd.main_process(name) is not None:

@@ -70,7 +70,6 @@ def start(context: Context, plan: JailPlan, tell: Tell, provide: Callable[[Dir],
     jails.require_release()
     found = running(context, plan)
     if found is not None:
-        tell(f"{name}: already running, jid {found.jid}")
         return found
     devfs.require(plan.jail.settings.jail.devfs_ruleset, f"{site.root}/j/{name}/dev")
     with running_freebsd.alone(context, name), context.open() as top, top.open(".layout") as state:
@@ -124,9 +123,8 @@ def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
         ran = running_freebsd.own(context, plan) is not None
         if not ran:
             if not Live(table.read()).below(f"{site.root}/j/{name}"):
-                tell(f"{name}: not running")
                 return False
-            tell(f"{name}: not running; what was left of it is taken away")
+            tell(f"{name}: what was left of it is taken away")
         if state.lstat("thin") is None:
             state.make_dir("thin", 0o700)
         script = _write(site, state, plan)

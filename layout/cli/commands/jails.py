@@ -39,7 +39,14 @@ def start(ctx: typer.Context, names: NewNames, engine: WithEngine = None) -> Non
     """Start the services of jails; wait until each is ready."""
     from layout.actions import running
 
-    _start(ctx, names, lambda c, plan, tell: running.start(c, plan, tell, engine))
+    ran: set[str] = set()
+
+    def work(context: Context, plan: JailPlan, tell: Callable[[str], None]) -> Running:
+        if running.running(context, plan) is not None:
+            ran.add(plan.jail.name)
+        return running.start(context, plan, tell, engine)
+
+    _start(ctx, names, work, ran)
 
 
 @app.command()
@@ -47,14 +54,16 @@ def restart(ctx: typer.Context, names: NewNames, engine: WithEngine = None) -> N
     """Stop the services of jails, if they run, and start them."""
     from layout.actions import running
 
-    _start(ctx, names, lambda c, plan, tell: running.restart(c, plan, tell, engine))
+    _start(ctx, names, lambda c, plan, tell: running.restart(c, plan, tell, engine), set())
 
 
 def _start(
     ctx: typer.Context,
     names: list[str],
     work: Callable[[Context, JailPlan, Callable[[str], None]], Running],
+    ran: set[str],
 ) -> None:
+    """Start jails, say how each stands and probe it; `ran` gets the names of those that `work` let alone."""
     from layout.actions.probing import Probed, probe_named
     from layout.cli import report
 
@@ -66,21 +75,21 @@ def _start(
         probed.add(probe_named(context, [plan.jail.name]))
         return state
 
-    done = _each(found, names, started, _say_running)
+    def say(found: Globals, name: str, state: Running) -> None:
+        if not found.output.json:
+            who = f"process {state.pid}" if state.pid else f"jail {state.jid}"
+            again = "already " if name in ran else ""
+            found.output.result(f"{name}: {again}running, {who}, {state.engine}, {state.grade}")
+        for note in state.notes:
+            found.output.note(f"{name}: {note}")
+
+    done = _each(found, names, started, say)
     if found.output.json:
         document = {"probes": probed.count, "findings": probed.findings}
         found.output.document({"ok": probed.ok, "running": done, **document})
     else:
         report.print_probed(found.output, probed)
     raise typer.Exit(0 if probed.ok else 1)
-
-
-def _say_running(found: Globals, name: str, state: Running) -> None:
-    if not found.output.json:
-        who = f"process {state.pid}" if state.pid else f"jail {state.jid}"
-        found.output.result(f"{name}: running, {who}, {state.engine}, {state.grade}")
-    for note in state.notes:
-        found.output.note(f"{name}: {note}")
 
 
 @app.command()
@@ -95,7 +104,9 @@ def stop(ctx: typer.Context, names: NewNames) -> None:
 
 
 def _say_stopped(found: Globals, name: str, ran: bool) -> None:
-    if ran and not found.output.json:
+    if not ran:
+        found.output.note(f"{name}: not running")
+    elif not found.output.json:
         found.output.result(f"{name}: stopped")
 
 

@@ -81,6 +81,10 @@ def fstab(
     context = found.context(platform)
     if install and remove:
         raise UsageError("layout fstab", "--install and --remove", "one of them")
+    if not (install or remove) and (force or file is not None):
+        found_words = "--file" if file is not None else "--force"
+        hint = "without these two the table is printed: layout fstab >FILE"
+        raise UsageError("layout fstab", f"{found_words} alone", "--install or --remove with it", hint)
     if remove:
         changed = hostfstab.remove(file or context.site.host_fstab, force=force)
     else:
