@@ -79,6 +79,7 @@ class _Audit:
             network,
             capabilities,
             confinement,
+            tuple(self._beyond()),
             autorun,
             audit.knobs(platform, values) if self.here else (),
             tuple(self._residue(values)),
@@ -240,6 +241,13 @@ class _Audit:
                 assert_never(self.jail.platform)
         self.devices += found.devices
         return found.capabilities, found.confinement, found.network
+
+    def _beyond(self) -> Iterator[str]:
+        """Yield what the jail has and its plan does not: somebody of the host has put it there."""
+        if self.running is not None:
+            with self._noting("the processes of the jail"):
+                for where, found, expected in design_of(self.jail.kind).drift(self.context, self.plan):
+                    yield printable(f"{where}: {found}, not {expected}")
 
     def _settings(self) -> dict[str, str]:
         if not self.here:

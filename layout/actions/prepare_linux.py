@@ -91,6 +91,11 @@ class Decided:
         return found
 
     @property
+    def gated(self) -> bool:
+        """The service waits until the engine's mounts and namespaces have been seen to."""
+        return bool(ENGINES[self.engine].is_gated())
+
+    @property
     def become(self) -> Callable[[], NoReturn] | None:
         """What becomes the engine; None: a program."""
         return None

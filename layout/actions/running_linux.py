@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -311,7 +312,11 @@ def _launch(
             mounting_linux.attach_privately(context.site, private)
         spec.prepare(namespace)
 
-    with _closing(logs.open_log(state, name)) as log, prepare_linux.namespace(spec) as namespace:
+    with (
+        _closing(logs.open_log(state, name)) as log,
+        prepare_linux.namespace(spec) as namespace,
+        _gate(spec) as (waits, opens),
+    ):
         begin = logs.size(log)
         wanted = launch.Launch(
             name,
@@ -323,6 +328,7 @@ def _launch(
             (namespace,) if namespace >= 0 else (),
             spec.become,
             spec.held,
+            waits,
             spec.filtered,
         )
         with launch.launch(wanted) as prepared:
@@ -334,7 +340,7 @@ def _launch(
             _write(state, name, record)
             network_linux.connect(plan, connection, known.pid)
             prepared.go()
-    _wait_until_ready(context, state, plan, known, begin, spec)
+        _wait_until_ready(context, state, plan, known, begin, spec, opens)
     found = _look(context, record, plan)
     if found is None:
         raise _ended(context, state, name, begin)
@@ -342,9 +348,24 @@ def _launch(
 
 
 @contextlib.contextmanager
-def _closing(fd: int) -> Iterator[int]:
-    import os
+def _gate(spec: prepare_linux.Decided) -> Iterator[tuple[int, int]]:
+    """Yield the ends of the pipe at which a service waits to be let in; -1 where it does not wait.
 
+    It ends when it is not told: so it does when this process is killed.
+    """
+    if not spec.gated:
+        yield -1, -1
+        return
+    waits, opens = os.pipe2(os.O_CLOEXEC)
+    try:
+        yield waits, opens
+    finally:
+        os.close(waits)
+        os.close(opens)
+
+
+@contextlib.contextmanager
+def _closing(fd: int) -> Iterator[int]:
     try:
         yield fd
     finally:
@@ -358,26 +379,34 @@ def _wait_until_ready(
     engine: ProcessId,
     begin: int,
     spec: prepare_linux.Decided,
+    gate: int,
 ) -> None:
-    """Wait until the service works. Raises LayoutError with the last lines of its log when it does not."""
+    """Let the service in by its gate, if it has one, and wait until it works.
+
+    Raises LayoutError with the last lines of its log when it does not.
+    """
     name = plan.jail.name
     ready = plan.jail.settings.service.ready
     asked = bool(ready.tcp or ready.socket or ready.command)
     deadline = time.monotonic() + ready.timeout
     seen = None
     tight = False
+    at_gate = None
     why = "it has not been executed yet"
     while True:
         if not procs.lives(engine):
             raise _ended(context, state, name, begin)
         pid = _daemon(spec.engine, engine.pid)
-        if pid is not None:
+        if pid is not None and not tight:
+            enter.forbid_programs(engine.pid, spec.tightened)
+            if spec.limited:
+                enter.forbid_namespaces(engine.pid)
+            tight = True
+            if gate >= 0:
+                at_gate = procs.program(pid)
+                os.write(gate, b"1")
+        if pid is not None and (at_gate is None or procs.program(pid) != at_gate):
             seen = seen or time.monotonic()
-            if not tight:
-                enter.forbid_programs(engine.pid, spec.tightened)
-                if spec.limited:
-                    enter.forbid_namespaces(engine.pid)
-                tight = True
             if not asked and time.monotonic() - seen >= _SETTLE:
                 return
             if asked:

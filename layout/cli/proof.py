@@ -116,6 +116,8 @@ def print_audit(output: Output, name: str, found: Audit) -> None:
     _section(output, "network", [(one,) for one in found.network])
     _section(output, "capabilities", [(one.name, one.means) for one in found.capabilities])
     _section(output, "confinement", [(one,) for one in found.confinement])
+    if found.beyond:
+        _section(output, "beyond its plan", [(output.paint(RED, one),) for one in found.beyond])
     rows = [(one.path, f"for {one.reader}", one.holds) for one in found.autorun]
     _section(output, "run without being asked", rows)
     shown = [one for one in found.knobs if one.value and (not one.ok or output.verbose)]

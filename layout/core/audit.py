@@ -87,6 +87,8 @@ class Audit(msgspec.Struct, frozen=True):
     capabilities: tuple[Capability, ...]
     confinement: tuple[str, ...]
     """What else keeps its processes in: no_new_privs, a user namespace, parameters of jail(8)."""
+    beyond: tuple[str, ...]
+    """What a running jail has beyond its plan, not from its start: mounts, processes, privileges."""
     autorun: tuple[Autorun, ...]
     knobs: tuple[Knob, ...]
     residue: tuple[Residue, ...]

@@ -27,8 +27,12 @@ def program(system: str, machine: str) -> bytes:
     For a machine not known here it is one without instructions: a kernel that lets it be executed ends it by
     a signal, which tells the same.
     """
+    return elf(system, machine, _code(system, _MACHINE[machine]) if machine in _MACHINE else b"")
+
+
+def elf(system: str, machine: str, code: bytes) -> bytes:
+    """Return a static program of this code, which needs nothing but to be mapped."""
     number = _MACHINE.get(machine, 62)
-    code = _code(system, number) if machine in _MACHINE else b""
     size = _HEADER + _SEGMENT + len(code)
     ident = b"\x7fELF" + bytes((2, 1, 1, _OSABI.get(system, 0))) + bytes(8)
     entry = _BASE + _HEADER + _SEGMENT

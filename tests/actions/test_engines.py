@@ -201,7 +201,8 @@ def test_what_a_service_gets_from_the_host_is_good_for_reading_and_writing_only(
     yard.ok("start", "a", "--engine", engine)
     t = yard.root / "t/a/tmp"
     assert eventually(lambda: (t / "log").exists() and (t / "log").read_text(), 30)
-    assert "Read-only file system" in (t / "null").read_text()
+    if engine == "bwrap":  # under nspawn, it is the jail's own
+        assert "Read-only file system" in (t / "null").read_text()
     assert os.stat("/dev/null").st_mode == mode
     log = yard.root / ".layout/log/a.log"
     assert log.stat().st_mode & 0o777 == 0o755  # the control: it was his to change

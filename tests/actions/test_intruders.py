@@ -15,6 +15,7 @@ import pytest
 from busybox_yard import BUSYBOX, busybox_yard, eventually, profile
 from yard import Yard
 
+from layout.core import gateprogram
 from layout.host import forked
 from layout.host.linux import procs, syscalls
 
@@ -67,6 +68,12 @@ def intruders(yard: Yard) -> list[tuple[str, str]]:
     return [(f["path"].partition(" of process")[0], f["found"]) for f in found if f["code"] == "S3-running"]
 
 
+def audited(yard: Yard) -> list[str]:
+    """Return what the audit says of jail a that its plan does not."""
+    report: Any = json.loads(yard.ok("--json", "audit", "a"))
+    return list(report["jails"]["a"]["beyond"])
+
+
 def within(pid: int, *words: str) -> None:
     subprocess.run(["nsenter", "-t", str(pid), "-m", "--", "/bin/busybox", *words], check=True)
 
@@ -87,7 +94,7 @@ MOUNTS: dict[str, tuple[tuple[str, ...], str, str]] = {
 @pytest.mark.parametrize("grade", GRADES)
 def test_a_mount_that_only_the_jail_sees_is_found(yard: Yard, engine: str, grade: str) -> None:
     with started(yard, grade, engine) as first:
-        assert intruders(yard) == []
+        assert intruders(yard) == audited(yard) == []
         for name, (words, path, found) in MOUNTS.items():
             within(first, "mount", *words)
             assert any(p == path and f.startswith(found) for p, f in intruders(yard)), name
@@ -128,8 +135,10 @@ def test_a_process_that_has_more_than_the_jail_is_found(yard: Yard, engine: str,
             stack.callback(os.killpg, intruder.pid, signal.SIGKILL)
         assert eventually(lambda: len(procs.of_jail(first)) >= len(before) + len(ENTERED))
         told = {words for _, words in intruders(yard)}
+        beyond = audited(yard)
         for found in ENTERED.values():
             assert any(words.startswith(found) for words in told), told
+            assert any(found in words for words in beyond), beyond
 
 
 def test_who_only_looks_in_is_no_intruder(yard: Yard) -> None:
@@ -150,9 +159,12 @@ UNSHARE = "/bin/busybox unshare -U /bin/busybox true"
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("grade", GRADES)
 def test_nobody_in_a_jail_makes_a_user_namespace(yard: Yard, engine: str, grade: str) -> None:
-    """In one of his own, a user could mount memory, write to it and execute from it."""
+    """In one of his own, a user could mount memory, write to it and execute from it.
+
+    Not in its first moment either, before layout has seen it.
+    """
     assert subprocess.run(UNSHARE.split(), check=False).returncode == 0  # the control
-    script = f"sleep 1; if {UNSHARE}; then echo made; else echo refused; fi; exec sleep 1000"
+    script = f"if {UNSHARE}; then echo made; else echo refused; fi; exec sleep 1000"
     text = GRADES[grade].replace('"/bin/sleep", "1000"', f'"/bin/sh", "-c", "{script}"')
     profile(yard, "default", text)
     log = yard.root / ".layout/log/a.log"
@@ -171,3 +183,48 @@ def test_nobody_in_a_jail_makes_a_user_namespace(yard: Yard, engine: str, grade:
 
 def last_word(log: Path) -> str:
     return log.read_text().split()[-1] if log.exists() and log.read_text().split() else ""
+
+
+AT_ONCE = (
+    "for d in /run /dev/shm /dev; do cp /bin/busybox $d/x && $d/x true && echo ran $d; done; "
+    "echo done; exec sleep 1000"
+)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("grade", GRADES)
+def test_nothing_written_is_executed_in_the_first_moment_of_a_service(
+    yard: Yard, engine: str, grade: str
+) -> None:
+    text = GRADES[grade].replace('"/bin/sleep", "1000"', f'"/bin/sh", "-c", "{AT_ONCE}"')
+    profile(yard, "default", text)
+    log = yard.root / ".layout/log/a.log"
+    log.unlink(missing_ok=True)
+    yard.ok("start", "a", "--engine", engine)
+    try:
+        assert eventually(lambda: last_word(log) == "done", 30)
+        assert "ran" not in log.read_text()
+        assert "ermission denied" in log.read_text()  # it was written, and tried
+    finally:
+        yard.run("stop", "a")
+
+
+def test_a_service_is_never_let_in_when_its_start_is_killed(yard: Yard) -> None:
+    """What waits for its jail to be closed ends with whoever was to close it."""
+    code = gateprogram.program(os.uname().machine)
+    if code is None:
+        pytest.skip("no gate for this machine")
+    reader, writer = os.pipe()
+    path = yard.top / "gate"
+    path.write_bytes(code)
+    path.chmod(0o755)
+    words = [str(path), "/bin/busybox", "readlink", "/proc/self/fd/0"]
+    with subprocess.Popen(words, stdin=reader, stdout=subprocess.PIPE) as waiting:
+        os.close(reader)
+        os.close(writer)
+        assert waiting.communicate(timeout=30) == (b"", None)
+    assert waiting.returncode == 127
+    done = subprocess.run(words, input=b"1", capture_output=True, check=True, timeout=30)
+    assert done.stdout == b"/dev/null\n"  # the control
+    done = subprocess.run([str(path), "/no/such"], input=b"1", capture_output=True, check=False, timeout=30)
+    assert (done.returncode, done.stderr) == (127, b"layout: the program of the service cannot be executed\n")

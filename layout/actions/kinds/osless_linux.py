@@ -31,6 +31,11 @@ class OslessRun(prepare_linux.Decided):
         return ()
 
     @property
+    def gated(self) -> bool:
+        """Nothing is left to be done when the program starts."""
+        return False
+
+    @property
     def become(self) -> Callable[[], NoReturn]:
         """What the process becomes: the program."""
         return self.jail.become

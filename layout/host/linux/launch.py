@@ -47,6 +47,8 @@ class Launch:
     """What becomes the engine; None: the program in `argv`."""
     held: list[int] = field(default_factory=list)
     """Descriptors that `prepare` opens for `become`."""
+    stdin: int = -1
+    """Descriptor that standard input comes from; /dev/null when negative."""
     filtered: bool = False
     """Neither the engine nor what it starts can make a user namespace."""
 
@@ -116,9 +118,9 @@ def _reported(message: bytes, what: str) -> LayoutError:
 
 def _middle(wanted: Launch, channel: socket.socket) -> int:
     try:
-        keep = {channel.fileno(), wanted.log, *wanted.descriptors}
+        keep = {channel.fileno(), wanted.log, *wanted.descriptors, *({wanted.stdin} - {-1})}
         process.close_descriptors(keep | ({wanted.namespace} if wanted.namespace >= 0 else set()))
-        _standard(wanted.log)
+        _standard(wanted.log, wanted.stdin)
         os.setsid()
         syscalls.unshare(syscalls.CLONE_NEWPID)
         pid = forked.fork(lambda: _become(wanted, channel))
@@ -129,10 +131,10 @@ def _middle(wanted: Launch, channel: socket.socket) -> int:
     return 0
 
 
-def _standard(log: int) -> None:
-    null = devices.null(os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
+def _standard(log: int, stdin: int) -> None:
+    given = stdin if stdin >= 0 else devices.null(os.O_RDONLY)
+    os.dup2(given, 0)
+    os.close(given)
     os.dup2(log, 1)
     os.dup2(log, 2)
 

@@ -140,7 +140,7 @@ def daemon_of(engine: int) -> int | None:
         return None
     for pid in children(first):
         if namespace_pids(pid)[-1:] == [2]:
-            return pid if _program(pid) != _program(first) else None
+            return pid if program(pid) != program(first) else None
     return None
 
 
@@ -181,7 +181,8 @@ def uid_map(pid: int) -> tuple[int, int, int] | None:
     return (int(words[0]), int(words[1]), int(words[2])) if len(words) == 3 else None
 
 
-def _program(pid: int) -> tuple[int, int] | None:
+def program(pid: int) -> tuple[int, int] | None:
+    """Return device and inode of the program that a process executes; None when it has ended."""
     try:
         found = os.stat(f"/proc/{pid}/exe")
     except OSError:

@@ -24,6 +24,7 @@ _IDMAP = 0x00100000
 STAGE = "/tmp"  # noqa: S108 - covered, in the engine's own mount namespace
 JAIL = f"{STAGE}/jail"
 SPARE = f"{STAGE}/spare"
+GATE = f"{STAGE}/gate"
 
 
 def move_in(source: str, namespace: int) -> None:
@@ -41,7 +42,7 @@ def move_in(source: str, namespace: int) -> None:
         with open_root(STAGE) as place:
             made = devices.tmpfs(_QUIET, (("mode", "755"), ("size", "1m")))
             try:
-                for name in (JAIL, SPARE):
+                for name in (JAIL, SPARE, GATE):
                     os.mkdir(os.path.basename(name), 0o755, dir_fd=made)
                 syscalls.move_mount(made, place.fd, b"")
             finally:

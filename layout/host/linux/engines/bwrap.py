@@ -23,6 +23,11 @@ def prepare(spec: Spec) -> None:
     stage.run_tree(spec.directories, spec.shift)
 
 
+def is_gated() -> bool:
+    """Say whether a service waits for something that layout does later: there is no such thing."""
+    return False
+
+
 def tidy(name: str, mountpoint: str) -> None:
     """Take away what bwrap leaves behind: nothing."""
 

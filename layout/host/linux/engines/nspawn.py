@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from layout.core import gateprogram
 from layout.host.beneath import open_root
 from layout.host.linux import cgroups, devices, process, stage, syscalls
 from layout.host.linux.engines import Spec
@@ -38,11 +39,36 @@ def prepare(spec: Spec) -> None:
             syscalls.move_mount(made, spare.fd, b"")
     finally:
         os.close(made)
+    if gate := gateprogram.program(os.uname().machine):
+        _show_gate(gate)
     cgroups.enter(cgroups.group_of(spec.name, spec.mountpoint))
 
 
+def _show_gate(gate: bytes) -> None:
+    """Make the program that waits in place of the service: its mount is read-only, and executable."""
+    made = devices.tmpfs(syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV, (("mode", "755"), ("size", "64k")))
+    try:
+        fd = os.open("gate", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o555, dir_fd=made)
+        os.fchmod(fd, 0o555)
+        os.write(fd, gate)
+        os.close(fd)
+        syscalls.mount_setattr(made, attr_set=syscalls.ATTR_RDONLY)
+        with open_root(stage.GATE) as place:
+            syscalls.move_mount(made, place.fd, b"")
+    finally:
+        os.close(made)
+
+
+def is_gated() -> bool:
+    """Say whether a service waits until layout has forbidden what nspawn allows."""
+    return gateprogram.program(os.uname().machine) is not None
+
+
+_GATE = "/run/layout-gate"
+"""The gate as the jail sees it."""
+
 TIGHTENED = ("/run", "/dev/shm", "/dev")  # noqa: S108 - of the jail
-"""Mounts of its own that can be written and executed in until layout changes that."""
+"""Mounts of its own that can be written and executed in until layout changes that, before the service."""
 
 
 def tidy(name: str, mountpoint: str) -> None:
@@ -84,4 +110,6 @@ def arguments(program: str, spec: Spec) -> tuple[str, ...]:
     words += [f"--setenv={name}={value}" for name, value in spec.environment.items()]
     for top in dict.fromkeys(one.path.partition("/")[0] for one in spec.directories):
         words.append(f"--bind={stage.SPARE}/{top}:/run/{top}")
-    return (*words, "--", *spec.command)
+    if not is_gated():
+        return (*words, "--", *spec.command)
+    return (*words, f"--bind-ro={stage.GATE}/gate:{_GATE}", "--", _GATE, *spec.command)
