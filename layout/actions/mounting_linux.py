@@ -14,6 +14,7 @@ from layout.core.errors import LayoutError
 from layout.core.findings import Finding
 from layout.core.model import JailPlan, Mount, Site
 from layout.core.mountinfo import MountPoint
+from layout.host import zfs
 from layout.host.beneath import open_root
 from layout.host.linux import holders, table
 from layout.host.linux.devices import show_host_node
@@ -92,8 +93,13 @@ def _make_private(site: Site, live: Live) -> Live:
     foreign = submounts(site.root, live)
     if len(foreign) != len([target for target in live.below(site.root) if target != site.root]):
         return live
-    with open_root(site.root) as root:
-        make_private_root(root, recursive=bool(foreign))
+    # Datasets mounted at boot would be there twice, and zfs(8) would go by the flags of the hidden mount.
+    early = zfs.set_aside(site.zfs, site.root) if site.zfs else []
+    try:
+        with open_root(site.root) as root:
+            make_private_root(root, recursive=bool(submounts(site.root, Live(table.read()))))
+    finally:
+        zfs.bring_back(early)
     return Live(table.read())
 
 

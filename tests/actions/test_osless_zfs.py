@@ -111,6 +111,39 @@ def test_an_unmounted_dataset_is_mounted_with_the_jail_and_a_lost_one_keeps_it_f
     assert mounts(jail.root / "j") == []
 
 
+def test_pools_imported_at_boot_have_each_dataset_once_and_a_deploy_goes_through(
+    jail: Finger, pool: str
+) -> None:
+    """zfs(8) mounts them before ROOT is bound on itself, and without the flags that it does not heed."""
+    profiles = jail.root / "etc/profiles"
+    shutil.copy(profiles / f"{NAME}.toml", profiles / "second.toml")
+    places = [f"{jail.root}/{half}/{name}" for name in (NAME, "second") for half in ("s", "t")]
+    try:
+        jail.ok("init", "second")
+        name = pool.partition("/")[0]
+        said = subprocess.run(["zpool", "status", name], check=True, capture_output=True, text=True).stdout
+        device = next(word for word in said.split() if word.startswith("/"))
+        clear_mounts(jail.root)
+        subprocess.run(["zpool", "export", name], check=True, timeout=30)
+        subprocess.run(["zpool", "import", "-d", str(Path(device).parent), name], check=True, timeout=30)
+        assert [len(mounts(place)) for place in places] == [1, 1, 1, 1]
+        assert "O5-dataset" in jail.codes("--no-probe", NAME)
+        # One of them alone: the other's must not be there twice either.
+        jail.ok("mount", NAME)
+        assert [len(mounts(place)) for place in places] == [1, 1, 1, 1]
+        jail.ok("mount")
+        assert jail.codes() == set()
+        jail.ok("start", NAME)
+        jail.ok("update", NAME, fingerd('-DVERSION="two"'))
+        assert finger("alice", 1079).startswith("fingerd two")
+        assert jail.codes() == set()
+    finally:
+        jail.run("stop", NAME)
+        clear_mounts(jail.root)
+        for half in ("s", "t"):
+            gone(f"{pool}/{half}/second")
+
+
 def test_destroy_destroys_its_own_datasets_and_no_others(jail: Finger, pool: str) -> None:
     zfs("create", "-o", "mountpoint=none", f"{pool}/s/other")
     jail.ok("umount", NAME)

@@ -166,10 +166,12 @@ def _content(plan: JailPlan, site: Site, root: Dir) -> list[str]:
 
 def _datasets(plan: JailPlan, site: Site) -> list[str]:
     done: list[str] = []
-    for dataset in osless.datasets(plan.jail, site):
+    found = osless.datasets(plan.jail, site)
+    if found:
+        # What is mounted before ROOT is bound on itself would be there twice.
+        mounting.private_root(site)
+    for dataset in found:
         if not zfs.exists(dataset.name):
-            # What is mounted before ROOT is bound on itself would be there twice.
-            mounting.private_root(site)
             done += zfs.create(dataset, site.zfs)
         elif zfs.problems(dataset):
             done += zfs.repair(dataset)
@@ -209,6 +211,7 @@ def install(root: Dir, path: str, content: bytes, mode: int) -> None:
 
 def require_mounted(site: Site, plan: JailPlan) -> None:
     """Mount the datasets of a jail: without them, empty directories would be shown. Raises LayoutError."""
+    mounting.private_root(site)
     for dataset in osless.datasets(plan.jail, site):
         if not zfs.exists(dataset.name):
             hint = f"layout init {plan.jail.name}; or put zfs back as it was in layout.toml"
