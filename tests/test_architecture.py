@@ -266,6 +266,17 @@ def other_doors_for_paths(module: Module) -> list[str]:
     ]
 
 
+def kinds_asked_elsewhere(module: Module) -> list[str]:
+    """Find commands that ask for one kind of jail: that is a fact, or a method, of its Design."""
+    if not any(within(module.name, layer) for layer in ("layout.actions", "layout.cli")):
+        return []
+    if within(module.name, "layout.actions.kinds"):
+        return []
+    return [
+        f"line {line}: {full}" for line, full, _ in uses(module) if full.startswith("layout.core.model.Kind.")
+    ]
+
+
 def open_matches(module: Module) -> list[str]:
     """Find match statements whose last case does not take everything that is left."""
 
@@ -296,6 +307,7 @@ RULES = [
     sibling_imports,
     other_doors_for_commands,
     other_doors_for_paths,
+    kinds_asked_elsewhere,
     open_matches,
     overlong,
     without_docstring,
@@ -409,6 +421,8 @@ BAD = [
     (other_doors_for_paths, "layout.cli.app", "import pathlib\npathlib.Path.home()"),
     (other_doors_for_paths, "layout.cli.app", "from shutil import rmtree\nrmtree('x')"),
     (other_doors_for_paths, "layout.host.beneathish", "import os\nos.walk('x')"),
+    (kinds_asked_elsewhere, "layout.actions.init", "from layout.core.model import Kind\nKind.FULL"),
+    (kinds_asked_elsewhere, "layout.cli.app", "from layout.core import model\nx is model.Kind.THIN"),
     (open_matches, "layout.core.plan", "match x:\n    case int():\n        pass"),
     (open_matches, "layout.core.plan", "match x:\n    case _ if y:\n        pass"),
     (overlong, "layout.core.plan", "x = 1\n" * (LONGEST + 1)),
@@ -439,6 +453,12 @@ GOOD = [
         "import os\nos.fspath(x), os.getuid(), os.path.join(x), fd.open(y)",
     ),
     (other_doors_for_paths, "layout.cli.app", "from pathlib import Path\ndef f(where: Path) -> None: ..."),
+    (
+        kinds_asked_elsewhere,
+        "layout.actions.kinds.thin",
+        "from layout.core.model import Kind\nKind.THIN",
+    ),
+    (kinds_asked_elsewhere, "layout.actions.init", "from layout.core.model import Kind\nx: Kind = y.kind"),
     (
         open_matches,
         "layout.core.plan",

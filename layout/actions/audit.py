@@ -14,8 +14,8 @@ from layout.core import audit
 from layout.core.audit import Audit, Autorun, Capability, Reachable, Residue, Seen
 from layout.core.autorun import PLACES
 from layout.core.compare import Live
-from layout.core.errors import LayoutError, printable
-from layout.core.model import JailPlan, Kind, Mount, Platform
+from layout.core.errors import LayoutError, printable, reason_of, some
+from layout.core.model import JailPlan, Mount, Platform
 from layout.core.running import Running
 from layout.host import table
 from layout.host.beneath import Dir, walk
@@ -40,7 +40,8 @@ class _Audit:
 
     def __init__(self, context: Context, plan: JailPlan) -> None:
         self.context = context
-        self.plan = design_of(plan.jail.kind).shown(context, plan)
+        self.design = design_of(plan.jail.kind)
+        self.plan = self.design.shown(context, plan)
         self.jail = plan.jail
         self.root = context.site.root
         self.top = f"{self.root}/j/{self.jail.name}"
@@ -58,7 +59,7 @@ class _Audit:
         kind, platform = self.jail.kind, self.jail.platform
         if self.here:
             with self._noting("the service"):
-                self.running = design_of(kind).running(self.context, self.plan)
+                self.running = self.design.running(self.context, self.plan)
         state, seen_by, mounts = self._mounts()
         with self.context.open() as root:
             for one in self._trees():
@@ -93,7 +94,7 @@ class _Audit:
         except LayoutError as problem:
             self.unseen.append(f"{problem.path}: {problem.found}")
         except OSError as problem:
-            self.unseen.append(f"{what}: {(problem.strerror or str(problem)).lower()}")
+            self.unseen.append(f"{what}: {reason_of(problem)}")
 
     # -- mounts -------------------------------------------------------------------------------------
 
@@ -119,13 +120,13 @@ class _Audit:
         return Seen(path, self.sources.get(path, mount.source), mount.fstype, mount.options)
 
     def _planned(self) -> list[Seen]:
-        if self.jail.kind is Kind.SERVICE:
+        if self.design.is_of_host:
             # No mount of its own says that it has the host's, all of them: the most that it may be.
             return [Seen("/", audit.HOSTS, "", frozenset())]
         return [
             Seen(one.target[len(self.top) :] or "/", one.source, one.fstype, frozenset(one.options))
             for one in self.plan.tables.jail
-            if "noauto" not in one.options or self.jail.kind is not Kind.SHARED
+            if "noauto" not in one.options or not self.design.shares_root
         ]
 
     def _of_process(self, pid: int) -> list[Seen]:
@@ -143,8 +144,8 @@ class _Audit:
 
     def _trees(self) -> list[Mount]:
         """Return the mounts of the jail that show a tree below ROOT."""
-        if self.jail.kind is Kind.THIN and self.running is None:
-            return []  # its root is made when it starts
+        if self.design.is_made_at_start and self.running is None:
+            return []
         return [one for one in self.plan.tables.jail if one.source.startswith(f"{self.root}/")]
 
     def _look(self, root: Dir, mount: Mount, mounts: list[Seen]) -> None:
@@ -221,8 +222,7 @@ class _Audit:
                     names = [name for name in names if not _is_directory(directory, name)]
         except LayoutError as problem:
             return printable(problem.found)
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        return printable(", ".join(names[:_NAMED])) + more
+        return printable(some(names, _NAMED))
 
     # -- privileges ------------------------------------------------------------------------------------
 
@@ -263,7 +263,7 @@ class _Audit:
 
     def _residue(self, values: dict[str, str]) -> Iterator[Residue]:
         names = tuple(dict.fromkeys(self.interpreters))
-        if self.jail.kind is Kind.SERVICE:
+        if self.design.is_of_host:
             yield Residue("interpreters", "all of the host, whose tree is the jail's as well")
             yield Residue(
                 "files", "setuid files, devices and sockets of the host are there, and not listed here"
@@ -278,7 +278,7 @@ class _Audit:
             yield Residue("memory", f"{what}; anonymous memory can be executed")
         else:
             yield Residue("memory", "shm_open(2) and anonymous memory can be executed")
-        if self.jail.kind is Kind.SHARED:
+        if self.design.shares_root:
             what = "flock(2) and leases on files of mroot can be seen by other jails"
             yield Residue("shared base", what)
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from layout.actions.context import Context
+from layout.actions.kinds import design_of
 from layout.core import audit, jailconf
 from layout.core.audit import Privileges, Reachable
-from layout.core.kinds import service
-from layout.core.model import JailPlan, Kind, Platform
+from layout.core.model import JailPlan, Platform
 from layout.core.running import Running
 from layout.host.beneath.directory import kind_of
 from layout.host.site import running_platform
@@ -36,8 +36,7 @@ def privileges(context: Context, plan: JailPlan, running: Running | None, noting
 
         wanted = [*_ASKED, *(f"allow.{one}" for one in sorted(jailconf.ALLOW))]
         with noting(f"jail {name}"):
-            is_service = plan.jail.kind is Kind.SERVICE
-            prison = service.prison_name(service.service_name(plan.jail)) if is_service else name
+            prison = design_of(plan.jail.kind).prison(plan)
             values = jails.parameters(prison, wanted)
             confinement = [f"jail {prison}, jid {running.jid}"]
     confinement += [f"{key}={values[key]}" for key in _ASKED if key in values]

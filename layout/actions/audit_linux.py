@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from layout.actions.kinds import design_of
 from layout.core import audit
 from layout.core.audit import Capability, Privileges, Reachable
 from layout.core.devices import NODES
-from layout.core.model import JailPlan, Kind, Platform
+from layout.core.model import JailPlan, Platform
 from layout.core.redirect import routes
 from layout.core.running import Running
 from layout.core.service import Settings
@@ -50,18 +51,18 @@ def privileges(plan: JailPlan, running: Running | None, noting: Noting) -> Privi
 
 
 def _planned(plan: JailPlan) -> Privileges:
-    settings = plan.jail.settings
+    design, settings = design_of(plan.jail.kind), plan.jail.settings
     service = settings.service
     names = dict.fromkeys((*service.capabilities, *(("setuid", "setgid") if service.user else ())))
     confinement: tuple[str, ...] = ("when it runs: no_new_privs, namespaces of its own",)
-    if plan.jail.kind is Kind.SERVICE:
+    if design.is_of_host:
         return _unit(plan, _network(settings))
-    if plan.jail.kind is Kind.FULL:
+    if design.is_world:
         confinement = ("when it runs: namespaces of its own; no_new_privs under bwrap only",)
     devices = tuple(
         Reachable(f"/dev/{name}", f"character {major}:{minor}, when it runs", works=True)
         for name, major, minor in NODES
-        if plan.jail.kind is not Kind.OSLESS
+        if design.has_devices
     )
     ports = tuple(f"will listen on {port}" for port in service.ports)
     return Privileges(

@@ -14,7 +14,7 @@ from layout.actions.manage import path_of_s
 from layout.actions.populate import capable, skeleton_entries
 from layout.actions.telling import Progress
 from layout.core import findings, mtree
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.core.findings import Finding, Report, error, warning
 from layout.core.model import Site
 from layout.core.mtree import ManifestEntry
@@ -255,4 +255,4 @@ def _read(state: Dir, manifest: str) -> dict[str, ManifestEntry] | None:
 def _unseen(path: str, problem: OSError | LayoutError) -> Finding:
     if isinstance(problem, LayoutError):
         return error("S8-unseen", problem.path, problem.found, problem.expected, problem.hint)
-    return error("S8-unseen", path, (problem.strerror or str(problem)).lower(), "to look at it")
+    return error("S8-unseen", path, reason_of(problem), "to look at it")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from layout.actions.kinds import design_of
 from layout.core import fstab
 from layout.core.errors import LayoutError, UsageError
 from layout.core.model import Boot, Jail, JailPlan, Kind, Manage, Plan, Platform, Preset, Site, Tables
@@ -84,7 +85,7 @@ class Context(msgspec.Struct):
 
     def _source(self, profile: Profile, choice: Choice) -> str:
         """Return what the world of a jail is made from; "" for a kind that has none."""
-        if profile.kind is not Kind.FULL:
+        if not design_of(profile.kind).is_world:
             return ""
         from layout.actions.populate import source_path
 

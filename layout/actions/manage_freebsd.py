@@ -19,7 +19,7 @@ from msgspec import structs
 from layout.core import compare
 from layout.core.compare import Live
 from layout.core.covered import COVERED, HOSTILE, mode_of
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, some
 from layout.core.findings import Finding, error
 from layout.core.freebsd_files import STATE
 from layout.core.model import JailPlan, Mount, Site
@@ -196,8 +196,7 @@ def _shown(dev: str) -> list[str]:
     extra = [node for node in devfs.nodes(dev) if not devfs.is_shown(node, rules)]
     if not extra:
         return []
-    more = " and more" if len(extra) > _NAMED else ""
-    return [f"{dev}: shows {', '.join(extra[:_NAMED])}{more}, so the session is not kept from them"]
+    return [f"{dev}: shows {some(extra, _NAMED)}, so the session is not kept from them"]
 
 
 def _of_jail(plan: JailPlan, view: str) -> list[Mount]:

@@ -12,7 +12,7 @@ import msgspec
 from layout.actions.manage import path_of_s
 from layout.actions.telling import Progress
 from layout.core import mtree
-from layout.core.errors import LayoutError, printable
+from layout.core.errors import LayoutError, printable, reason_of
 from layout.core.merge import Change, Conflict, Side, Tree, merge, seeds
 from layout.core.mtree import ManifestEntry
 from layout.host import locks, records
@@ -186,7 +186,7 @@ def _merge_jail(root: Dir, state: Dir, skeletons: _Skeletons, snapshot: str, jai
             return _merge_locked(root, skeletons, snapshot, jail)
     except (OSError, LayoutError) as problem:
         if isinstance(problem, OSError):
-            return JailMerge(error=(problem.strerror or str(problem)).lower())
+            return JailMerge(error=reason_of(problem))
         return JailMerge(error=str(problem))
 
 

@@ -8,10 +8,11 @@ import time
 from collections.abc import Sequence
 
 from layout.actions import hostfstab
+from layout.actions.kinds import design_of
 from layout.core.compare import Live
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, some
 from layout.core.findings import Finding, error
-from layout.core.model import JailPlan, Kind, Mount, Site
+from layout.core.model import JailPlan, Mount, Site
 from layout.core.mountlist import Line, mount_points
 from layout.host.freebsd import devfs, holders, jails, mounts, table
 
@@ -113,7 +114,7 @@ def leftovers(site: Site, plan: JailPlan, live: Live) -> tuple[Mount, ...]:
 
 def _devfs(site: Site, plan: JailPlan) -> tuple[Mount, ...]:
     target = f"{site.root}/j/{plan.jail.name}/dev"
-    if plan.jail.kind is Kind.OSLESS or any(mount.target == target for mount in plan.tables.jail):
+    if not design_of(plan.jail.kind).has_devices or any(mount.target == target for mount in plan.tables.jail):
         return ()
     ruleset = f"{_RULESET}{plan.jail.settings.jail.devfs_ruleset}"
     return (Mount("devfs", target, "devfs", ("rw", ruleset)),)
@@ -200,8 +201,7 @@ def device_findings(mount: Mount) -> list[Finding]:
         return [error("S8-unseen", mount.target, reason.lower(), "to look at it")]
     extra = [node for node in nodes if not devfs.is_shown(node, rules)]
     if extra:
-        more = f" and {len(extra) - _NAMED} more" if len(extra) > _NAMED else ""
-        found = f"devices that ruleset {ruleset} hides: {', '.join(extra[:_NAMED])}{more}"
+        found = f"devices that ruleset {ruleset} hides: {some(extra, _NAMED)}"
         return [error("S2-devfs", mount.target, found, f"only what ruleset {ruleset} shows", hint)]
     if "null" not in nodes:
         return [error("S2-devfs", mount.target, "no null", "the devices every program expects", hint)]

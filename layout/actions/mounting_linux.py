@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from layout.core import devices
 from layout.core.compare import Live, is_below
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.core.findings import Finding
 from layout.core.model import JailPlan, Mount, Site
 from layout.core.mountinfo import MountPoint
@@ -156,7 +156,7 @@ def unmount_tree(site: Site, tree: Sequence[Mount], live: Live) -> list[str]:
             _restore(site, tree, live)
             raise LayoutError(
                 target,
-                f"a mount in use by {who}" if busy else problem.strerror or "an error",
+                f"a mount in use by {who}" if busy else reason_of(problem),
                 "a mount nobody uses",
                 "stop it, then try again; nothing was forced",
             ) from None

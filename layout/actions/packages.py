@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from layout.actions.kinds import design_of
 from layout.core.dpkg import installed
 from layout.core.errors import LayoutError
-from layout.core.model import Jail, Kind, Platform
+from layout.core.model import Jail, Platform
 from layout.host.beneath import Dir
 
 _STATUS = "j/mroot/usr/lib/sysimage/dpkg/status"
@@ -18,7 +19,7 @@ def missing(root: Dir, jails: Iterable[Jail]) -> dict[str, list[str]]:
     wanted = {
         jail.name: jail.settings.packages
         for jail in jails
-        if jail.kind is Kind.SHARED and jail.platform is Platform.LINUX and jail.settings.packages
+        if jail.settings.packages and jail.platform is Platform.LINUX and design_of(jail.kind).shares_root
     }
     if not wanted:
         return {}

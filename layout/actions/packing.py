@@ -14,7 +14,7 @@ from layout.actions.context import Context
 from layout.actions.debian import output_place
 from layout.actions.populate import host_items, source_kind
 from layout.actions.telling import Progress
-from layout.core.errors import LayoutError, UsageError
+from layout.core.errors import LayoutError, UsageError, reason_of
 from layout.host import hostfiles
 from layout.host.beneath import Dir, Item, open_root, read_tree, remove_tree
 from layout.host.site import running_platform
@@ -66,7 +66,7 @@ def pack_source(context: Context, source: str, wanted: str, output: str, tell: P
             directory.rename(new, name)
         except OSError as error:
             directory.unlink(new)
-            reason = (error.strerror or str(error)).lower()
+            reason = reason_of(error)
             raise LayoutError(output, reason, "an archive of all of it", "nothing was left there") from None
         except BaseException:
             directory.unlink(new)

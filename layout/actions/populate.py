@@ -18,7 +18,7 @@ from layout.actions.freebsd_base import check_userland, complete_var, flags_of
 from layout.actions.split import Split, check_base, put_split_flags, split
 from layout.actions.telling import Progress
 from layout.core import mtree
-from layout.core.errors import UsageError
+from layout.core.errors import UsageError, reason_of
 from layout.core.model import Platform
 from layout.core.skeleton import base_path
 from layout.host import hostfiles, records, table
@@ -93,10 +93,9 @@ def source_kind(source: str, platform: Platform, running: Platform, root: str = 
     try:
         found = hostfiles.source(source)
     except (OSError, ValueError) as error:
-        reason = (error.strerror or "").lower() if isinstance(error, OSError) else "a path with a NUL"
         raise UsageError(
             source.replace("\0", "\\0"),
-            reason or "an error",
+            reason_of(error) if isinstance(error, OSError) else "a path with a NUL",
             "a directory, an archive, or 'host'",
             "check --base" if source != sets.DIST else _FETCH,
         ) from None

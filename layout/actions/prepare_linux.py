@@ -11,9 +11,10 @@ from types import ModuleType
 from typing import Literal, NoReturn
 
 from layout.actions.context import Context
+from layout.actions.kinds import design_of
 from layout.core import accounts, units
-from layout.core.errors import LayoutError, UsageError
-from layout.core.model import Jail, JailPlan, Kind
+from layout.core.errors import LayoutError, UsageError, reason_of
+from layout.core.model import Jail, JailPlan
 from layout.core.service import Network, Service, address_of
 from layout.host import run
 from layout.host.beneath import Dir
@@ -300,14 +301,14 @@ def user_namespace(
         try:
             fd = launch.user_namespace(base, _COUNT)
         except OSError as error:
-            why = f"a user namespace: {(error.strerror or str(error)).lower()}"
+            why = f"a user namespace: {reason_of(error)}"
         else:
             try:
                 for tree in plan.tables.jail:
                     if tree.fstype == "none":
                         stage.can_map(tree.source, fd)
             except OSError as error:
-                why = f"the file system of {tree.source} cannot map owners: {(error.strerror or '').lower()}"
+                why = f"the file system of {tree.source} cannot map owners: {reason_of(error)}"
             finally:
                 os.close(fd)
         if not why:
@@ -335,8 +336,7 @@ def execute(plan: JailPlan, inside: int | None, argv: tuple[str, ...]) -> int:
     more = ("setuid", "setgid") if service.user else ()
     keep = tuple(dict.fromkeys(name.upper() for name in (*service.capabilities, *more)))
     environment = {name: value for name, _, value in pairs}
-    osless = plan.jail.settings.osless
-    user = (osless.uid, osless.gid) if plan.jail.kind is Kind.OSLESS else None
+    user = design_of(plan.jail.kind).ids(plan)
     keep = () if user else keep
     with enter.entry(plan.jail.name, inside, argv, keep, environment, user) as entry:
         return session.run(entry)

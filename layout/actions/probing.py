@@ -11,7 +11,7 @@ import msgspec
 from layout.actions.kinds import design_of
 from layout.core import jailconf, probing, tinyprogram
 from layout.core.compare import Live
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.core.findings import Finding, error, named, shortened
 from layout.core.model import Platform
 from layout.core.mountinfo import MountPoint
@@ -89,7 +89,7 @@ def _unprobed(path: str, problem: OSError | LayoutError) -> Finding:
     if isinstance(problem, LayoutError):
         where, why = f"{path}: {problem.path}", problem.found
     else:
-        where, why = path, (problem.strerror or str(problem)).lower()
+        where, why = path, reason_of(problem)
     hint = "what has not been tried has not been proven: layout verify NAME as root"
     return error("A0-unprobed", where, why, "to try it", hint)
 

@@ -13,7 +13,7 @@ from layout.actions.telling import Tell
 from layout.core import jailconf
 from layout.core.compare import Live
 from layout.core.errors import LayoutError, UsageError
-from layout.core.model import Boot, JailPlan, Kind, Manage, Mount
+from layout.core.model import Boot, JailPlan, Manage, Mount
 from layout.core.plan import LINKS, host_files
 from layout.core.running import Running
 from layout.host import hostfiles, locks, table
@@ -90,7 +90,7 @@ def _check(context: Context, plan: JailPlan) -> None:
         if hostfiles.read_text(file.path) != file.text:
             found = "another file than the profile makes"
             raise LayoutError(file.path, found, file.reason, f"layout init {name} writes it")
-    if plan.jail.kind is not Kind.OSLESS:  # which has no devices at all
+    if design_of(plan.jail.kind).has_devices:
         devfs.require(plan.jail.settings.jail.devfs_ruleset, f"{_root(context, plan)}/dev")
 
 

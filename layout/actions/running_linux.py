@@ -16,7 +16,7 @@ from layout.actions.kinds import design_of
 from layout.actions.telling import Tell
 from layout.core.compare import Live, is_view
 from layout.core.errors import LayoutError, UsageError
-from layout.core.model import JailPlan, Kind, Mount
+from layout.core.model import JailPlan, Mount
 from layout.core.running import ProcessId, Running, RunRecord
 from layout.core.units import unit_name
 from layout.host import locks, records
@@ -92,8 +92,9 @@ def start(
 def _start_unit(context: Context, state: Dir, plan: JailPlan) -> Running:
     """Let systemd keep the jail."""
     name, settings = plan.jail.name, plan.jail.settings
-    if settings.network.gateway or plan.jail.kind is Kind.FULL:
-        hint = f"layout render unit {name} is a unit that starts it so" if plan.jail.kind is Kind.FULL else ""
+    is_world = design_of(plan.jail.kind).is_world
+    if settings.network.gateway or is_world:
+        hint = f"layout render unit {name} is a unit that starts it so" if is_world else ""
         raise UsageError(name, "engine unit", "bwrap or nspawn for a world or a network of its own", hint)
     systemd.require_booted()
     prepare_linux.refuse_taken_ports(name, settings.service, settings.network)
@@ -196,7 +197,7 @@ def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
             plan.tables.jail,
             service.capabilities,
             _sources(context, plan),
-            setuid=plan.jail.kind is Kind.FULL,
+            setuid=design_of(plan.jail.kind).is_world,
         )
     )
 

@@ -12,11 +12,12 @@ from layout.actions import init, mounting
 from layout.actions.context import Choice, Context
 from layout.actions.distribution import check_archive
 from layout.actions.installed import installer
+from layout.actions.kinds import design_of
 from layout.actions.observe import Is
 from layout.actions.populate import source_kind
 from layout.core import devices
 from layout.core.errors import UsageError
-from layout.core.model import BaseTree, HostFile, Kind, Mount, Platform
+from layout.core.model import BaseTree, HostFile, Mount, Platform
 from layout.core.script import render
 from layout.core.work import TREES, Item, Node, Part, Source, Work, Written
 from layout.host import hostfiles
@@ -36,7 +37,7 @@ def script_of(context: Context, names: Sequence[str], choice: Choice, *, mount: 
     here = context.site.platform is running_platform()
     found = init.survey(context, names, choice, mount=mount and here)
     for plan in found.plan.jails:
-        if plan.jail.kind is not Kind.SHARED:
+        if not design_of(plan.jail.kind).shares_root:
             raise UsageError(
                 plan.jail.name,
                 f"kind {plan.jail.kind}",

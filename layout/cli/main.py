@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from layout.cli import streams
 from layout.cli.output import Output
-from layout.core.errors import LayoutError, UsageError
+from layout.core.errors import LayoutError, UsageError, reason_of
 
 if TYPE_CHECKING:
     import typer
@@ -84,7 +84,7 @@ def run(argv: Sequence[str]) -> int:
         path = "the file system of ROOT" if full else "layout"
         if isinstance(error.filename, str | bytes):
             path = os.fsdecode(error.filename)
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         hint = "free some space, then run the same command again: it goes on where it stopped" if full else ""
         if isinstance(error, PermissionError) and not privilege.is_root():
             hint = privilege.AS_ROOT

@@ -8,7 +8,7 @@ from layout.actions.context import Context
 from layout.actions.kinds import design_of
 from layout.cli.output import BOLD, GREEN, RED, Output
 from layout.core.compare import Live
-from layout.core.model import JailPlan, Kind, Mount
+from layout.core.model import JailPlan, Mount
 from layout.core.plan import LINKS, needs_base
 from layout.host import table
 
@@ -55,7 +55,7 @@ def _entry(mount: Mount, live: Live) -> dict[str, object]:
 
 
 def _jail(output: Output, root: str, plan: JailPlan, live: Live) -> None:
-    name = plan.jail.name
+    name, design = plan.jail.name, design_of(plan.jail.kind)
     inside: dict[str, list[str]] = {"s": [], "t": []}
     for link, target in LINKS:
         half, _, _ = target.removeprefix("../").partition("/")
@@ -69,14 +69,14 @@ def _jail(output: Output, root: str, plan: JailPlan, live: Live) -> None:
             mark = output.paint(GREEN, "ro") if "ro" in mount.options else output.paint(RED, "rw")
             state = "" if live.at(mount.target) else _absent(plan, side)
             source = mount.source.removeprefix(f"{root}/")
-            if plan.jail.kind is Kind.THIN and source.endswith("/none"):
+            if design.is_made_at_start and source.endswith("/none"):
                 source = "a root of its closure"  # none was made yet, so it has no name
             holds = f"  {' '.join(inside[below])}" if below in inside else ""
             output.result(f"{branch}{label.ljust(28 - len(branch))}{mark}  {source}{holds}{state}")
 
 
 def _absent(plan: JailPlan, side: str) -> str:
-    if plan.jail.kind is Kind.THIN:
+    if design_of(plan.jail.kind).is_made_at_start:
         return "  (while it runs)"
     if side == "manage" and plan.jail.manage == "session":
         return "  (during a session)"

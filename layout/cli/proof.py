@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from layout.actions.kinds import design_of
 from layout.cli.output import BOLD, GREEN, RED, YELLOW, Output, columns, plural
 from layout.core.attacks import BAD, Counts, Result, counts
-from layout.core.model import Kind
 
 if TYPE_CHECKING:
     from layout.actions.selftest import Document
@@ -106,7 +106,7 @@ def print_audit(output: Output, name: str, found: Audit) -> None:
     both = ", ".join(found.writable_and_executable)
     _section(output, "writable and executable", [(output.paint(RED, both),)] if both else [])
     # Nobody walks through the host's tree for a service: "none" would say that somebody had.
-    none = "the host's" if found.kind is Kind.SERVICE else "none"
+    none = "the host's" if design_of(found.kind).is_of_host else "none"
     for title, powers in (
         ("setuid files and file capabilities", found.setuid),
         ("device nodes", found.devices),

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from layout.core.errors import some
 from layout.core.model import Kind, Platform
 
 MOST_FILES, MOST_BYTES = 150, 300 << 20
@@ -30,6 +31,7 @@ LOADS = "dlopen"
 
 
 _TUNNELS = ("/dev/net/tun", "/dev/tun", "/dev/tap")
+_NAMED = 4
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -125,9 +127,9 @@ def _reasons(facts: Facts) -> tuple[Reason, ...]:
     if big:
         against_thin.append(f"its closure is large: {closure}")
     if facts.runs:
-        against_thin.append(f"it runs other programs: {_some(facts.runs)}")
+        against_thin.append(f"it runs other programs: {some(facts.runs, _NAMED)}")
     if facts.config_writable:
-        against_thin.append(f"its user writes to its configuration: {_some(facts.config_writable)}")
+        against_thin.append(f"its user writes to its configuration: {some(facts.config_writable, _NAMED)}")
     small = (
         f"its closure is small: {closure}" if facts.form == "dynamic" else "it would do, but it needs nothing"
     )
@@ -166,13 +168,8 @@ def _osless(facts: Facts) -> str:
     if facts.form != "static":
         return f"it is no static binary: {'a script' if facts.form == 'script' else 'it needs a loader'}"
     if facts.runs:
-        return f"it is static, but runs other programs: {_some(facts.runs)}"
+        return f"it is static, but runs other programs: {some(facts.runs, _NAMED)}"
     return "it is static: it needs no library, no loader and no shell"
-
-
-def _some(words: tuple[str, ...]) -> str:
-    more = f" and {len(words) - 4} more" if len(words) > 4 else ""
-    return ", ".join(words[:4]) + more
 
 
 def _notes(facts: Facts, kind: Kind) -> tuple[str, ...]:
@@ -185,7 +182,11 @@ def _notes(facts: Facts, kind: Kind) -> tuple[str, ...]:
     if facts.form == "dynamic" and not facts.names & _SERVES and not facts.ports:
         notes.append("it does not seem to listen anywhere: is it a daemon?")
     if kind is Kind.THIN and LOADS in facts.names:
-        found = f"proposed: {_some(facts.modules)}" if facts.modules else "none are known: see thin.modules"
+        found = (
+            f"proposed: {some(facts.modules, _NAMED)}"
+            if facts.modules
+            else "none are known: see thin.modules"
+        )
         notes.append(f"it loads libraries by name; {found}")
     if kind is Kind.THIN and facts.names & _EXEC:
         notes.append("it can run other programs, though it names none: those would be missing")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def printable(text: str | bytes) -> str:
     """Return text with control characters, surrogates and other unprintables escaped.
@@ -13,6 +15,17 @@ def printable(text: str | bytes) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def reason_of(error: OSError) -> str:
+    """Return what the system says of a failure, as `found` has it: in lower case."""
+    return (error.strerror or str(error) or repr(error)).lower()
+
+
+def some(words: Sequence[str], most: int) -> str:
+    """Return the first `most` of these words, and how many there are besides: 'a, b and 3 more'."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
 
 
 class LayoutError(Exception):

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from layout.core.errors import LayoutError, UsageError
+from layout.core.errors import LayoutError, UsageError, reason_of
 from layout.host.beneath import Dir, open_root
 from layout.host.privilege import AS_ROOT, is_root
 
@@ -26,7 +26,7 @@ def read_text(path: str) -> str | None:
         return None
     except OSError as error:
         hint = AS_ROOT if isinstance(error, PermissionError) and not is_root() else ""
-        raise LayoutError(path, (error.strerror or "an error").lower(), "a readable file", hint) from None
+        raise LayoutError(path, reason_of(error), "a readable file", hint) from None
     _require_regular(fd, path)
     with os.fdopen(fd, "rb") as file:
         found = os.fstat(fd)
@@ -86,7 +86,7 @@ def write_text(path: str, text: str, mode: int) -> None:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise LayoutError(path, reason, "a file that can be written") from None
 
 

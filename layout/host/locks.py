@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.host.beneath import Dir
 
 ROOT = "lock"
@@ -57,9 +57,7 @@ def _take(state: Dir, name: str, path: str, what: str) -> int:
         except OSError as error:
             if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
                 os.close(fd)
-                raise LayoutError(
-                    path, (error.strerror or "an error").lower(), "a lock that can be taken"
-                ) from None
+                raise LayoutError(path, reason_of(error), "a lock that can be taken") from None
             who = _text(fd)
             if who or tries == _PATIENCE:
                 os.close(fd)

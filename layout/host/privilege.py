@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 
 AS_ROOT = "run it as root" + (
     "; as an ordinary user, for a trial: layout --root DIR init NAME --userns"
@@ -46,7 +46,7 @@ def enter_user_namespace() -> None:
     except OSError as error:
         raise LayoutError(
             "user namespaces",
-            error.strerror or "an error",
+            reason_of(error),
             "a kernel that lets users make them",
             "see sysctl kernel.unprivileged_userns_clone and user.max_user_namespaces, or run it as root",
         ) from None

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from layout.core.advise import Facts
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.core.model import Platform
 from layout.host.elf import Elf, Script, dynamic_names, read_program
 from layout.host.known_daemons import KNOWN, Known
@@ -163,7 +163,7 @@ def _strings(path: str) -> Iterator[str]:
                     for found in _PATH.finditer(data):
                         yield found[0].decode("ascii").rstrip("./") or "/"
     except OSError as error:
-        raise LayoutError(path, (error.strerror or str(error)).lower(), "to be able to read it") from None
+        raise LayoutError(path, reason_of(error), "to be able to read it") from None
 
 
 def _others(tree: Root, paths: Iterable[str], own: set[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from layout.core.errors import LayoutError, printable
+from layout.core.errors import LayoutError, printable, reason_of
 
 PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 _SHOWN = 400
@@ -122,8 +122,8 @@ def run(
         raise LayoutError(shlex.join(words), reason, "to be able to start it", hint) from None
     except OSError as error:
         where = f"in {cwd}: " if error.filename == cwd else ""
-        reason = (error.strerror or str(error)).lower()
-        raise LayoutError(shlex.join(words), f"{where}{reason}", "to be able to start it", hint) from None
+        found = f"{where}{reason_of(error)}"
+        raise LayoutError(shlex.join(words), found, "to be able to start it", hint) from None
     done = Done(
         int(command.exit_code),
         command.stdout.decode("utf-8", "surrogateescape"),

@@ -7,7 +7,7 @@ import stat
 import sys
 from collections.abc import Iterator
 
-from layout.core.errors import LayoutError, UsageError
+from layout.core.errors import LayoutError, UsageError, reason_of
 from layout.core.model import Platform, Site
 from layout.core.profile import Config, check_config, decode
 from layout.core.zfs import check_parent
@@ -77,7 +77,7 @@ def check_parents(root: str) -> None:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise UsageError(path, (error.strerror or "an error").lower(), "a directory") from None
+            raise UsageError(path, reason_of(error), "a directory") from None
         if stat.S_ISLNK(found.st_mode):
             raise UsageError(
                 path,

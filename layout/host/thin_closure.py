@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.core.model import Platform
 from layout.core.thin import (
     Thin,
@@ -241,4 +241,4 @@ def _text(path: str) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise LayoutError(path, (error.strerror or str(error)).lower(), "to be able to read it") from None
+        raise LayoutError(path, reason_of(error), "to be able to read it") from None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from layout.actions.prepare_linux import Decided, Own
     from layout.core.findings import Finding
     from layout.core.model import JailPlan, Mount, Site
+    from layout.core.profile import Profile
     from layout.core.running import Running
     from layout.host.beneath import Dir
     from layout.host.records import JailRecord
@@ -41,6 +42,16 @@ class SessionOptions(msgspec.Struct, frozen=True):
 class Design:
     """The shared root."""
 
+    shares_root = True
+    """Its jails see one mroot, which none of them can change."""
+    is_world = False
+    """Its root can change all that it sees, setuid programs as well: that is by design."""
+    is_of_host = False
+    """Its tree is the host's, which nobody walks through for one jail."""
+    is_made_at_start = False
+    """Its root is there only while it runs."""
+    has_devices = True
+    """It has a /dev."""
     known_by_profile = False
     """Only its profile says what of the host it is: without that, nothing can be said of it."""
     unrecorded = False
@@ -103,6 +114,10 @@ class Design:
 
     def remarks(self, plan: JailPlan) -> list[str]:
         """Say what an administrator should know before and after it is made."""
+        return []
+
+    def explained(self, profile: Profile) -> list[tuple[str, list[str]]]:
+        """Say what the words of a profile mean, where that is not plain: by platform, a line of it each."""
         return []
 
     def rows(self, context: Context, plan: JailPlan) -> list[tuple[str, str]]:
@@ -194,6 +209,14 @@ class Design:
         Raises LayoutError.
         """
         return ""
+
+    def ids(self, plan: JailPlan) -> tuple[int, int] | None:
+        """Linux: return user and group that a command in the jail is run as; None is its root."""
+        return None
+
+    def prison(self, plan: JailPlan) -> str:
+        """FreeBSD: return the name by which jail(8) knows it. Raises UsageError."""
+        return plan.jail.name
 
     def drift(self, context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
         """Return in what a running service has more than it should."""

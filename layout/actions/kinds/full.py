@@ -35,6 +35,8 @@ _SSH = 22
 class FullDesign(Design):
     """A complete world of its own."""
 
+    shares_root = False
+    is_world = True
     unrecorded = True  # the rules of pf
 
     # -- trees ------------------------------------------------------------------------------------

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 class Osless(Design):
     """What differs from the shared root."""
 
+    shares_root = False
+    has_devices = False
+
     def check(self, context: Context, plan: JailPlan) -> None:
         """Make sure that there is a static program to install, and ZFS where the site wants it."""
         if plan.jail.platform is not running_platform():
@@ -157,6 +160,11 @@ class Osless(Design):
         from layout.actions.kinds import osless_freebsd
 
         return osless_freebsd.user_name(plan)
+
+    def ids(self, plan: JailPlan) -> tuple[int, int]:
+        """Return the numbers of the jail's only user."""
+        osless = plan.jail.settings.osless
+        return osless.uid, osless.gid
 
     def execute(self, context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
         """Run the program once more, as its user: there is no other one, and no shell."""

@@ -11,7 +11,7 @@ import msgspec
 from layout.actions import mounting
 from layout.actions.observe import Is, Step, observe
 from layout.core import zfs as data
-from layout.core.errors import LayoutError, UsageError
+from layout.core.errors import LayoutError, UsageError, reason_of
 from layout.core.kinds import osless
 from layout.core.model import Directory, File, Jail, JailPlan, Site
 from layout.core.zfs import Dataset
@@ -28,7 +28,7 @@ def static_program(path: str) -> bytes:
     try:
         fd = hostfiles.open_regular(path)
     except OSError as error:
-        found = (error.strerror or str(error)).lower()
+        found = reason_of(error)
         raise LayoutError(path, found, "the static program of the jail", "build it, then try again") from None
     with os.fdopen(fd, "rb") as file:
         content = file.read(LIMIT + 1)

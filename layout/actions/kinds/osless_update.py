@@ -12,7 +12,7 @@ from layout.actions.context import Context
 from layout.actions.kinds import osless_tree
 from layout.actions.kinds.osless_tree import LIMIT, PROGRAM_MODE, Deploy
 from layout.actions.telling import Tell
-from layout.core.errors import LayoutError, UsageError
+from layout.core.errors import LayoutError, UsageError, reason_of
 from layout.core.kinds import osless
 from layout.core.model import JailPlan, Kind
 from layout.core.running import Running
@@ -113,7 +113,7 @@ def _content(file: str, *, is_program: bool) -> bytes:
     try:
         fd = hostfiles.open_regular(file)
     except OSError as error:
-        raise UsageError(file, (error.strerror or str(error)).lower(), "a file of the host") from None
+        raise UsageError(file, reason_of(error), "a file of the host") from None
     with os.fdopen(fd, "rb") as opened:
         content = opened.read(LIMIT + 1)
     if len(content) > LIMIT or content.startswith(_EXECUTABLE):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from layout.actions.observe import Step
     from layout.core.findings import Finding
     from layout.core.model import JailPlan
+    from layout.core.profile import Profile
     from layout.core.running import Running
     from layout.host.beneath import Dir
     from layout.host.records import JailRecord
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 class Service(Design):
     """rc.subr(8) of FreeBSD keeps it in a jail; on Linux systemd does, by a drop-in for its unit."""
 
+    shares_root = False
+    is_of_host = True
     known_by_profile = True
 
     def check(self, context: Context, plan: JailPlan) -> None:
@@ -78,6 +81,20 @@ class Service(Design):
         """Say what its options mean, and what this design does not give."""
         return words.remarks(plan.jail.settings.confine, plan.jail.platform)
 
+    def explained(self, profile: Profile) -> list[tuple[str, list[str]]]:
+        """Say what its options mean on either platform."""
+        found = []
+        for platform, confine in (
+            (Platform.FREEBSD, profile.freebsd.confine),
+            (Platform.LINUX, profile.linux.confine),
+        ):
+            options = " ".join(confine.options) or "none"
+            turned = f": {words.spelled(confine)}" if platform is Platform.FREEBSD else ""
+            means = words.explained(confine) if platform is Platform.FREEBSD else []
+            found.append((f"{platform}: options {options}{turned}", list(means)))
+            found += [(f"{platform}: {remark}", []) for remark in words.remarks(confine, platform)]
+        return found
+
     def rows(self, context: Context, plan: JailPlan) -> list[tuple[str, str]]:
         """Return what it is, in place of mounts."""
         found: list[tuple[str, str]] = _of(plan.jail.platform).rows(context, plan)
@@ -126,6 +143,10 @@ class Service(Design):
         """Run a command beside the service, with no more rights; return its exit status."""
         status: int = _of(running_platform()).execute(context, plan, argv)
         return status
+
+    def prison(self, plan: JailPlan) -> str:
+        """Return the name that rc.subr(8) gives to the jail of a service."""
+        return words.prison_name(words.service_name(plan.jail))
 
     def drift(self, context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
         """Nothing here: `findings` compares the running service with its options."""

@@ -103,6 +103,8 @@ def provide(context: Context, state: Dir, plan: JailPlan) -> JailPlan:
 class Thin(Design):
     """A root that is there only while the jail runs."""
 
+    shares_root = False
+    is_made_at_start = True
     unrecorded = True  # its mounts
 
     def check(self, context: Context, plan: JailPlan) -> None:

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from layout.actions.verifying.scene import JailScene
 from layout.core import mtree
 from layout.core.autorun import PLACES, Place, hinted, is_hints, is_writable
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, some
 from layout.core.findings import Finding, warning
-from layout.core.model import Kind
 from layout.host.beneath import Dir
 
 _LOOKED = 1000
@@ -22,7 +21,7 @@ _HINTS = 64 << 10
 
 def autorun(scene: JailScene) -> Iterator[Finding]:
     """S7: places of t from which something runs by itself are as the base had them, empty."""
-    if scene.jail.kind is Kind.FULL:
+    if scene.design.is_world:
         return  # cron(8) and the like are its own world's, and no read-only half is next to them
     told: set[str] = set()
     try:
@@ -68,9 +67,7 @@ def _look(scene: JailScene, top: Dir, place: Place) -> str:
             names = [name for name in here.some(_LOOKED) if _counts(scene, here, place, name)]
     except FileNotFoundError:
         return ""  # the jail is just at work there
-    names.sort()
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return some(sorted(names), _NAMED)
 
 
 def _counts(scene: JailScene, here: Dir, place: Place, name: str) -> bool:

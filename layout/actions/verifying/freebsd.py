@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 
 from layout.actions.verifying.scene import JailScene, Scene
+from layout.core.errors import some
 from layout.core.findings import Finding, error, warning
-from layout.core.model import Kind, Platform
+from layout.core.model import Platform
 from layout.core.release import open_advisories
 from layout.host.site import running_platform
 
@@ -46,7 +47,7 @@ def kernel(scene: Scene) -> Iterator[Finding]:
 def limits(scene: JailScene) -> Iterator[Finding]:
     """S11: a running jail sees no mounts, mounts nothing, changes no file flags and starts no jails."""
     # rc.subr(8) chooses for a service, under another name: its own findings compare that.
-    if not _is_freebsd() or scene.running is None or scene.jail.kind is Kind.SERVICE:
+    if not _is_freebsd() or scene.running is None or scene.design.is_of_host:
         return
     from layout.host.freebsd import jails
 
@@ -68,8 +69,7 @@ def limits(scene: JailScene) -> Iterator[Finding]:
         else:
             hint = f"layout restart {scene.name}; find out who changed it"
             yield error("S11-allowed", scene.top, f"{name}={is_}", f"{name}={wanted}", hint)
-    # An OS-less jail has no devfs, and cannot mount one.
-    if scene.jail.kind is not Kind.OSLESS and now.get("devfs_ruleset", "0") == "0":
+    if scene.design.has_devices and now.get("devfs_ruleset", "0") == "0":
         hint = f"layout restart {scene.name}: without one, a devfs in it shows every device"
         yield error("S11-ruleset", scene.top, "devfs_ruleset=0", "the number of a ruleset", hint)
 
@@ -88,8 +88,7 @@ def devices(scene: JailScene) -> Iterator[Finding]:
         scene.scene.checks += len(nodes)
         strong = [node for node in nodes if _POWERFUL.fullmatch(node)]
         if strong:
-            more = f" and {len(strong) - _NAMED} more" if len(strong) > _NAMED else ""
-            found = f"{len(nodes)} devices, among them {', '.join(strong[:_NAMED])}{more}"
+            found = f"{len(nodes)} devices, among them {some(strong, _NAMED)}"
             hint = f"another devfs_ruleset in the profile, then layout restart {scene.name}"
             yield error("S11-devices", target, found, "none that leads to the host", hint)
 

@@ -11,7 +11,7 @@ from layout.core import compare
 from layout.core.compare import is_below
 from layout.core.errors import LayoutError
 from layout.core.findings import Finding, error, warning
-from layout.core.model import Kind, Manage, Mount, Preset
+from layout.core.model import Manage, Mount, Preset
 from layout.host.beneath import Dir
 from layout.host.site import running_platform
 
@@ -68,7 +68,7 @@ def options(scene: JailScene) -> Iterator[Finding]:
 def policy(scene: JailScene) -> Iterator[Finding]:
     """S2: the template asks for the options that make a shared root safe."""
     jail, site = scene.jail, scene.scene.site
-    if jail.kind is Kind.SHARED:
+    if scene.design.shares_root:
         yield from compare.lacking(scene.plan.tables.jail, jail, site.root)
 
 
@@ -99,8 +99,8 @@ def devices(scene: JailScene) -> Iterator[Finding]:
 
 def writable_exec(scene: JailScene) -> Iterator[Finding]:
     """S2: what can be written cannot be executed."""
-    if scene.jail.kind is Kind.FULL:
-        return iter(())  # by design, which its own finding says
+    if scene.design.is_world:
+        return iter(())  # its own finding says so
     opted_out = scene.jail.exec or scene.jail.preset is Preset.CLASSIC
     return iter(
         compare.writable_and_executable(scene.plan.tables.jail, scene.scene.live, opted_out=opted_out)
@@ -110,7 +110,7 @@ def writable_exec(scene: JailScene) -> Iterator[Finding]:
 def suid(scene: JailScene) -> Iterator[Finding]:
     """S2: setuid files do not work, unless that was asked for."""
     jail = scene.jail
-    if jail.kind is not Kind.SHARED:
+    if not scene.design.shares_root:
         return  # what such a design gives up is for its own findings to say
     if jail.suid:
         hint = "take suid = true out of the profile"

@@ -12,12 +12,13 @@ from typing import Generic, NamedTuple, TypeVar
 from layout.actions import probing
 from layout.actions.context import Context
 from layout.actions.kinds import design_of
+from layout.actions.kinds.design import Design
 from layout.actions.observe import Is, Observation, Observer
 from layout.actions.running import running
 from layout.actions.telling import Progress
 from layout.core import mtree
 from layout.core.compare import Live
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.core.findings import Finding, error
 from layout.core.model import Entry, JailPlan, Mount
 from layout.core.plan import needs_base, plan_host, plan_mroot
@@ -193,6 +194,11 @@ class JailScene:
         """Where a session sees it writable."""
 
     @property
+    def design(self) -> Design:
+        """What its kind does in its own way."""
+        return design_of(self.jail.kind)
+
+    @property
     def is_here(self) -> bool:
         """The jail is one for the platform that runs."""
         return self.jail.platform is running_platform()
@@ -211,7 +217,7 @@ class JailScene:
     @cached_property
     def mounts_of_running(self) -> tuple[Mount, ...]:
         """What is mounted only while it runs. Raises LayoutError."""
-        return design_of(self.jail.kind).mounts_of_running(self.scene.context, self.plan)
+        return self.design.mounts_of_running(self.scene.context, self.plan)
 
     @cached_property
     def observed(self) -> list[Looked]:
@@ -258,4 +264,4 @@ def unseen(path: str, problem: OSError | LayoutError) -> Finding:
     if isinstance(problem, LayoutError):
         return error("S8-unseen", problem.path, problem.found, problem.expected, problem.hint)
     hint = "" if privilege.is_root() else privilege.AS_ROOT
-    return error("S8-unseen", path, (problem.strerror or str(problem)).lower(), "to look at it", hint)
+    return error("S8-unseen", path, reason_of(problem), "to look at it", hint)

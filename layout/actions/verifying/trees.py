@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from layout.actions.verifying.scene import JailScene, Scene, Walked, unseen
 from layout.core import mtree
 from layout.core.findings import Finding, error, warning
-from layout.core.model import Kind
 from layout.core.plan import LINKS
 from layout.core.service import Settings
 from layout.core.skeleton import half_of, resolve
@@ -187,7 +186,7 @@ def owners_of_s(scene: JailScene) -> Iterator[Finding]:
     Nobody can write there in the jail. In a session the others could, and so they are told once for each.
     """
     host, tree = scene.scene, scene.s
-    if tree.seen is None or not tree.seen.owned or scene.jail.kind is not Kind.SHARED:
+    if tree.seen is None or not tree.seen.owned or not scene.design.shares_root:
         return
     from layout.actions.make import ids_of  # with all that makes a base: rarely needed here
 
@@ -260,7 +259,7 @@ def into_t(scene: Scene) -> Iterator[Finding]:
 
 def setuid_in_t(scene: JailScene) -> Iterator[Finding]:
     """S7: no setuid file in t."""
-    if scene.jail.kind is Kind.FULL:  # a system has some, and its root makes more: its own finding says so
+    if scene.design.is_world:  # a system has some, and its root makes more: its own finding says so
         return
     for below, found in _regular(scene.t):
         path = f"{scene.t.where}/{below}"
@@ -270,7 +269,7 @@ def setuid_in_t(scene: JailScene) -> Iterator[Finding]:
 
 def capabilities_in_t(scene: JailScene) -> Iterator[Finding]:
     """S7: no file with capabilities in t."""
-    if scene.jail.kind is Kind.FULL:
+    if scene.design.is_world:
         return
     for below, _, value in scene.t.seen.capable if scene.t.seen is not None else ():
         path = f"{scene.t.where}/{below}"

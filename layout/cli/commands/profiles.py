@@ -8,7 +8,6 @@ import typer
 
 from layout.cli.app import app, globals_of
 from layout.cli.output import columns
-from layout.core.model import Kind, Platform
 
 profiles = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at profiles.")
 app.add_typer(profiles, name="profile")
@@ -55,6 +54,7 @@ def profile_check(
     ctx: typer.Context, files: Annotated[list[str], typer.Argument(help="Files.", show_default=False)]
 ) -> None:
     """Check profile files."""
+    from layout.actions.kinds import design_of
     from layout.host import shipped
 
     found = globals_of(ctx)
@@ -64,17 +64,10 @@ def profile_check(
         return
     for path, profile in loaded.items():
         found.output.result(f"{path}: ok")
-        if profile.kind is Kind.SERVICE:
-            from layout.core.kinds import service
-
-            for platform, settings in ((Platform.FREEBSD, profile.freebsd), (Platform.LINUX, profile.linux)):
-                options = " ".join(settings.confine.options) or "none"
-                turned = f": {service.spelled(settings.confine)}" if platform is Platform.FREEBSD else ""
-                found.output.note(f"  {platform}: options {options}{turned}")
-                for line in service.explained(settings.confine) if platform is Platform.FREEBSD else ():
-                    found.output.note(f"    {line}")
-                for remark in service.remarks(settings.confine, platform):
-                    found.output.note(f"  {platform}: {remark}")
+        for line, more in design_of(profile.kind).explained(profile):
+            found.output.note(f"  {line}")
+            for one in more:
+                found.output.note(f"    {one}")
 
 
 @profiles.command("schema")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from layout.core.errors import LayoutError, printable
+from layout.core.errors import LayoutError, printable, some
 from layout.host.run import run, which
 
 _SHOWN = 5
@@ -47,5 +47,4 @@ def of(mount_point: str) -> list[str]:
 
 def describe(found: Sequence[str]) -> str:
     """Return them as a few words; "" for nobody."""
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return ", ".join(found[:_SHOWN]) + more
+    return some(found, _SHOWN)

@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.core.service import Ready, address_of
 from layout.host.beneath import Dir
 from layout.host.run import run
@@ -30,7 +30,7 @@ def problem(ready: Ready, jail: str, root: Dir, place: str) -> str | None:
     except LayoutError as error:
         return str(error)
     except OSError as error:
-        return f"{ready.tcp or ready.socket}: {(error.strerror or str(error)).lower()}"
+        return f"{ready.tcp or ready.socket}: {reason_of(error)}"
     if ready.command:
         try:
             done = run("jexec", "-l", jail, *ready.command, ok=range(256), timeout=ready.timeout)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from layout.core.errors import LayoutError, UsageError
+from layout.core.errors import LayoutError, UsageError, reason_of
 from layout.host.forked import ENDING, GRACE, RELAYED, TERMINAL, SignalInbox, fork, restore_default_signals
 from layout.host.freebsd import jails
 from layout.host.pty_relay import Relay, Terminals
@@ -237,7 +237,7 @@ class _Attendant:
             self._drain()
         failed = self._relay.failure()
         if failed is not None:
-            found = failed.strerror or repr(failed)
+            found = reason_of(failed)
             raise LayoutError(f"output of session {self._session.name}", found, "all of it written")
         return 128 + self._signal if self._signal else status
 

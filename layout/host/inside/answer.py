@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Sequence
 
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.core.probing import Attempt
 
 _LIMIT = 8 << 20
@@ -28,7 +28,7 @@ def send(fd: int, attempts: Sequence[Attempt]) -> None:
 
 def failed(fd: int, what: str, error: BaseException) -> None:
     """Write that the child could not get as far as trying."""
-    text = (error.strerror or repr(error)) if isinstance(error, OSError) else str(error) or repr(error)
+    text = reason_of(error) if isinstance(error, OSError) else str(error) or repr(error)
     with contextlib.suppress(OSError):
         send(fd, [Attempt("A0", what, "/", "/", text.lower()[:500])])
 

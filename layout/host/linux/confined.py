@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from layout.core.errors import LayoutError, UsageError, printable
+from layout.core.errors import LayoutError, UsageError, printable, reason_of
 from layout.host import forked
 from layout.host.linux import devices, namespaces_filter, process, pts, syscalls
 from layout.host.standard import Standard, take
@@ -73,11 +73,11 @@ def failure(error: BaseException, expected: str, path: str = "the session") -> L
         return error
     if isinstance(error, PermissionError):
         hint = "run it as root, or below `unshare -Ur -m`"
-        return LayoutError(path, error.strerror or "no permission", expected, hint)
+        return LayoutError(path, reason_of(error), expected, hint)
     if isinstance(error, OSError):
         named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
         where = named if named.startswith("/") else path
-        return LayoutError(where, error.strerror or repr(error), expected)
+        return LayoutError(where, reason_of(error), expected)
     return LayoutError(
         path, f"{type(error).__name__}: {error}", expected, "this is a fault of layout, please report it"
     )
@@ -279,7 +279,7 @@ def become(
     forked.restore_default_signals()
     problem = _execute(command, variables, execute)
     status = 127 if isinstance(problem, FileNotFoundError | NotADirectoryError) else 126
-    found = "not found" if status == 127 else problem.strerror or repr(problem)
+    found = "not found" if status == 127 else reason_of(problem)
     os.write(2, f"layout: {printable(command[0])}: {found} in {name}\n".encode())
     return status
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.core.kinds.dropin import exposure
 from layout.host import run
 from layout.host.linux import process, procs
@@ -75,7 +75,7 @@ def _read(path: str) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise LayoutError(path, (error.strerror or "an error").lower(), "a readable file") from None
+        raise LayoutError(path, reason_of(error), "a readable file") from None
 
 
 class Analysis(NamedTuple):

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.host import forked
 from layout.host.linux import confined, launch, namespaces_filter, process, procs, syscalls
 from layout.host.standard import Standard
@@ -235,7 +235,7 @@ def entry(
             if process.has_ended(target):
                 raise ProcessLookupError(3, "no such process")
         except OSError as error:
-            found = (error.strerror or repr(error)).lower()
+            found = reason_of(error)
             raise LayoutError(name, found, "a running jail", f"layout start {name}") from None
         yield Entry(name, target, root, flags, command, keep, environment=environment, user=user)
 

@@ -10,10 +10,11 @@ import msgspec
 
 from layout.core import mountinfo
 from layout.core.compare import Live, Place, is_below
-from layout.core.errors import LayoutError, printable
+from layout.core.errors import LayoutError, printable, some
 from layout.host.linux import syscalls, table
 
 _LINKS = (("root", "root"), ("cwd", "working directory"), ("exe", "program"))
+_NAMED = 3
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -134,6 +135,4 @@ def describe(found: list[Holder]) -> str:
     """Return holders as part of a sentence."""
     if not found:
         return "something that /proc does not show"
-    words = [f"process {holder.pid} ({holder.command}, {holder.what})" for holder in found[:3]]
-    more = len(found) - 3
-    return ", ".join(words) + (f" and {more} more" if more > 0 else "")
+    return some([f"process {holder.pid} ({holder.command}, {holder.what})" for holder in found], _NAMED)

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from layout.core.errors import reason_of
 from layout.host.linux import ports, process, procs, syscalls
 
 _AT_MOST = 64
@@ -25,7 +26,7 @@ def settings(names: Iterable[str]) -> dict[str, str]:
         except FileNotFoundError:
             continue
         except OSError as error:
-            found[name] = (error.strerror or "unreadable").lower()
+            found[name] = reason_of(error)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from layout.core.errors import LayoutError, printable
+from layout.core.errors import LayoutError, printable, reason_of
 from layout.host.beneath import Dir
 from layout.host.linux import syscalls
 
@@ -30,7 +30,7 @@ def open_log(state: Dir, name: str) -> int:
             finally:
                 os.close(tree)
         except OSError as error:
-            found = (error.strerror or "an error").lower()
+            found = reason_of(error)
             raise LayoutError(logs.show(f"{name}.log"), found, "a log file") from None
 
 

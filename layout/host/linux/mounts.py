@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import assert_never
 
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.core.model import Mount
 from layout.host.beneath import Dir
 from layout.host.beneath.resolve import PASS, open_directory
@@ -420,7 +420,7 @@ def _explain(error: OSError, table: Sequence[Mount]) -> LayoutError:
                 "see sysctl fs.mount-max and /proc/self/mountinfo",
             )
         case _:
-            return LayoutError(where, error.strerror or str(error), "a mount")
+            return LayoutError(where, reason_of(error), "a mount")
 
 
 def make_private_root(root: Dir, *, recursive: bool) -> None:
@@ -436,9 +436,7 @@ def make_private_root(root: Dir, *, recursive: bool) -> None:
         )
     except OSError as error:
         if error.errno != errno.ENOSYS:
-            raise LayoutError(
-                root.path, error.strerror or "an error", "to mount here", "run it as root"
-            ) from None
+            raise LayoutError(root.path, reason_of(error), "to mount here", "run it as root") from None
         more = syscalls.MS_REC if recursive else 0
         syscalls.mount(path, path, None, syscalls.MS_BIND | more)
         syscalls.mount(b"none", path, None, syscalls.MS_PRIVATE | more)

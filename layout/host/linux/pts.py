@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 
 _MULTIPLEXER = "/dev/pts/ptmx"
 # _IOW('T', 0x31, int) and _IO('T', 0x41): POWER numbers the directions of ioctl(2) differently.
@@ -27,7 +27,7 @@ def open_pair() -> tuple[int, int]:
     except OSError as error:
         raise LayoutError(
             _MULTIPLEXER,
-            error.strerror or "an error",
+            reason_of(error),
             "a devpts of the session's own",
             "pts(4), mount option newinstance",
         ) from error

@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.core.service import Ready, address_of
 from layout.host.linux import syscalls
 
@@ -28,7 +28,7 @@ def problem(ready: Ready, pid: int, run: Callable[[tuple[str, ...]], int]) -> st
             _connect(ready.socket, pid)
             return None
     except OSError as error:
-        return f"{ready.tcp or ready.socket}: {(error.strerror or str(error)).lower()}"
+        return f"{ready.tcp or ready.socket}: {reason_of(error)}"
     if ready.command:
         try:
             status = run(ready.command)

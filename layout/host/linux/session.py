@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from layout.core.errors import LayoutError, UsageError
+from layout.core.errors import LayoutError, UsageError, reason_of
 from layout.host import forked
 from layout.host.linux import confined, process, syscalls
 from layout.host.pty_relay import Relay, Terminals
@@ -228,7 +228,7 @@ class _Attendant:
             self._receive(socket.MSG_DONTWAIT)
         failed = self._relay.failure()
         if failed is not None:
-            found = failed.strerror or repr(failed)
+            found = reason_of(failed)
             raise LayoutError(f"output of session {self._session.name}", found, "all of it written")
         return 128 + self._signal if self._signal else status
 

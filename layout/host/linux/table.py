@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from layout.core import mountinfo
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.core.mountinfo import MountPoint
 
 PATH = "/proc/self/mountinfo"
@@ -16,9 +16,7 @@ def read_bytes(path: str = PATH) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise LayoutError(
-            path, (error.strerror or "an error").lower(), "the mount table", "is /proc mounted?"
-        ) from None
+        raise LayoutError(path, reason_of(error), "the mount table", "is /proc mounted?") from None
     try:
         pieces = []
         while piece := os.read(fd, 1 << 20):

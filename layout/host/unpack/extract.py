@@ -13,7 +13,7 @@ from collections import Counter
 from hashlib import sha256
 from typing import TYPE_CHECKING, Literal
 
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.core.mtree import HARDLINK, HEADER, encode_name, encode_path
 from layout.host.unpack.chain import Chain
 from layout.host.unpack.digests import Aside
@@ -316,7 +316,7 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _failed(path: bytes, error: OSError) -> LayoutError:
-    reason = (error.strerror or str(error)).lower()
+    reason = reason_of(error)
     hint = "free some space and run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
     return LayoutError(
         os.fsdecode(path), f"{reason} while writing it", "a file system that takes the archive", hint

@@ -118,7 +118,7 @@ def test_a_second_session_in_the_same_process_works_and_leaves_it_able_to_fork(t
     ("fail", "words", "status"),
     [
         ("layout", ["/some/path: found this, expected that", "hint: do it"], 1),
-        ("os", ["/nonexistent/directory: found No such file"], 1),
+        ("os", ["/nonexistent/directory: found no such file"], 1),
         ("bug", ["ValueError: a mistake", "report it"], 1),
         ("nothing", ["/manage/bind"], 1),
     ],
@@ -361,7 +361,7 @@ def test_output_that_could_not_be_written_is_an_error(tmp_path) -> None:
     finally:
         subprocess.run(["umount", str(small)], check=True)
     assert done.returncode == 1
-    assert "No space left on device" in done.stderr
+    assert "no space left on device" in done.stderr
 
 
 def test_the_null_device_is_the_sessions_own(tmp_path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from layout.core.errors import LayoutError
+from layout.core.errors import LayoutError, reason_of
 from layout.host import forked
 from layout.host.linux import namespaces_filter, process, stage, syscalls
 
@@ -64,7 +64,7 @@ class Direct:
         try:
             process.become_user(self.uid, self.gid, [name.upper() for name in self.capabilities])
         except OSError as error:
-            found = f"user {self.uid}, group {self.gid}: {(error.strerror or '').lower()}"
+            found = f"user {self.uid}, group {self.gid}: {reason_of(error)}"
             raise LayoutError(
                 self.name, found, "to become this user", "is it one of this namespace?"
             ) from None
@@ -75,7 +75,7 @@ class Direct:
             target: int | str = self.held[0] if self.program else path
             os.execve(target, self.command, dict(self.environment))  # noqa: S606 - the purpose
         except OSError as error:
-            found = (error.strerror or repr(error)).lower()
+            found = reason_of(error)
             hint = f"layout verify {self.name} looks at the program"
             raise LayoutError(path, found, "the program of the jail", hint) from None
 
