@@ -53,7 +53,6 @@ def privileges(plan: JailPlan, running: Running | None, noting: Noting) -> Privi
 def _planned(plan: JailPlan) -> Privileges:
     design, settings = design_of(plan.jail.kind), plan.jail.settings
     service = settings.service
-    names = dict.fromkeys((*service.capabilities, *(("setuid", "setgid") if service.user else ())))
     confinement: tuple[str, ...] = ("when it runs: no_new_privs, namespaces of its own",)
     if design.is_of_host:
         return _unit(plan, _network(settings))
@@ -65,9 +64,8 @@ def _planned(plan: JailPlan) -> Privileges:
         if design.has_devices
     )
     ports = tuple(f"will listen on {port}" for port in service.ports)
-    return Privileges(
-        tuple(map(audit.capability, names)), confinement, (*_network(settings), *ports), devices
-    )
+    capabilities = tuple(map(audit.capability, service.all_capabilities))
+    return Privileges(capabilities, confinement, (*_network(settings), *ports), devices)
 
 
 def _unit(plan: JailPlan, network: tuple[str, ...]) -> Privileges:
@@ -79,11 +77,10 @@ def _unit(plan: JailPlan, network: tuple[str, ...]) -> Privileges:
 
 def _network(settings: Settings) -> tuple[str, ...]:
     network = settings.network
-    if network.ip4 == ("disable",) and network.ip6 == ("disable",):
+    if network.is_none:
         return ("none but a loopback of its own",)
-    addresses = [one for one in (*network.ip4, *network.ip6) if one not in {"inherit", "disable"}]
-    if addresses:
-        found = [f"addresses {', '.join(addresses)}"]
+    if network.own_words:
+        found = [f"addresses {', '.join(network.own_words)}"]
         if network.gateway:
             found[0] += ", in a network of its own"
             applied = "" if network.apply else ", once its rules are loaded"

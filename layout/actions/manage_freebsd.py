@@ -115,7 +115,6 @@ def run_world(
     """
     name = plan.jail.name
     view = f"{site.root}/manage/{name}"
-    network = plan.jail.settings.network
     notes += clear(site, state, name)
     tree = [] if _stands(plan, sealed=False, base_ro=False) else list(plan.tables.manage)
     for mount in tree:
@@ -129,7 +128,7 @@ def run_world(
                 name,
                 view,
                 command,
-                network="inherit" in (*network.ip4, *network.ip6),
+                network=plan.jail.settings.network.is_of_host,
                 chroot=chroot,
                 ruleset=_RULESET,
                 environment={"HISTFILE": ""},

@@ -50,8 +50,7 @@ def run_world(site: Site, plan: JailPlan, command: tuple[str, ...]) -> int:
     It has the host's network only when the jail has it as well: nothing in a world is to be believed.
     """
     name = plan.jail.name
-    network = plan.jail.settings.network
-    shared = "inherit" in (*network.ip4, *network.ip6)
+    shared = plan.jail.settings.network.is_of_host
     return session.run(
         session.Session(
             name,

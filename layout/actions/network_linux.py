@@ -10,7 +10,7 @@ from layout.actions.context import Context
 from layout.core import nftables
 from layout.core.errors import LayoutError
 from layout.core.model import JailPlan
-from layout.core.redirect import gateways, own_addresses, own_words, routes
+from layout.core.redirect import gateways, routes
 from layout.core.running import RunRecord
 from layout.host import records
 from layout.host.beneath import Dir
@@ -48,7 +48,7 @@ def decide(context: Context, plan: JailPlan) -> Connection:
         if holder is not None:
             hint = "give each jail a network of its own, such as 10.79.1.0/30"
             raise LayoutError(address, f"an address of {holder}", "an address that nobody has", hint)
-    link = veth.Link(name, gateways(network), own_words(network))
+    link = veth.Link(name, gateways(network), network.own_words)
     if not network.apply:
         return Connection(link)
     table = nftables.table_name(jail.name)
@@ -66,7 +66,7 @@ def decide(context: Context, plan: JailPlan) -> Connection:
 def _require_forwarding(plan: JailPlan) -> None:
     """The host passes packets on only when its administrator says so: that is about more than this jail."""
     for version in sorted(
-        {ipaddress.ip_address(one).version for one in own_addresses(plan.jail.settings.network)}
+        {ipaddress.ip_address(one).version for one in plan.jail.settings.network.own_addresses}
     ):
         if not nft.forwards(version):
             key = "net.ipv4.ip_forward" if version == 4 else "net.ipv6.conf.all.forwarding"
@@ -146,7 +146,7 @@ def drift(context: Context, root: Dir, plan: JailPlan) -> Iterator[tuple[str, st
             if holder != link:
                 yield "S2-address", f"{link}: {address}", holder or "nobody with this address", link
     else:
-        for one in addresses.missing(network.interface, own_words(network)):
+        for one in addresses.missing(network.interface, network.own_words):
             yield "S2-address", one, "no such address", "an address of the jail"
     if network.apply != bool(record.table):
         found = f"rules {'applied' if record.table else 'not applied'}"

@@ -15,7 +15,7 @@ from layout.actions.kinds import design_of
 from layout.core import accounts, units
 from layout.core.errors import LayoutError, UsageError, reason_of
 from layout.core.model import Jail, JailPlan
-from layout.core.service import Network, Service, address_of
+from layout.core.service import Network, Service, Settings, address_of
 from layout.host import run
 from layout.host.beneath import Dir
 from layout.host.linux import confined, enter, launch, ports, process, session, stage, veth
@@ -155,7 +155,7 @@ def decide(
         environment=_environment(service),
         capabilities=capabilities,
         hostname=network.hostname or jail.name,
-        network=not (network.ip4 == ("disable",) and network.ip6 == ("disable",)),
+        network=not network.is_none,
         directories=directories(root, own.etc, service),
         shift=shift,
         setuid=own.is_world,
@@ -193,8 +193,7 @@ def _engine(wanted: str, order: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _environment(service: Service) -> Mapping[str, str]:
-    pairs = (setting.partition("=") for setting in service.environment)
-    return {"PATH": confined.PATH, "LANG": "C.UTF-8", **{name: value for name, _, value in pairs}}
+    return {"PATH": confined.PATH, "LANG": "C.UTF-8", **service.variables}
 
 
 def _read(root: Dir, path: str) -> str:
@@ -218,8 +217,7 @@ def as_user(root: Dir, own: Own, service: Service) -> tuple[tuple[str, ...], tup
     groups = f"--groups={','.join(map(str, found.groups))}" if found.groups else "--clear-groups"
     words = (f"/{SETPRIV}", f"--reuid={found.uid}", f"--regid={found.gid}", groups)
     more = (f"--inh-caps={kept}", f"--ambient-caps={kept}", "--")
-    capabilities = tuple(dict.fromkeys((*service.capabilities, "setuid", "setgid")))
-    return (*words, *more, *service.command), capabilities
+    return (*words, *more, *service.command), service.all_capabilities
 
 
 def account(root: Dir, name: str, service: Service, etc: str = "") -> accounts.Account:
@@ -252,9 +250,9 @@ def directories(root: Dir, etc: str, service: Service) -> tuple[units.RunDirecto
 
 def refuse_taken_ports(name: str, service: Service, network: Network) -> None:
     """Make sure that nobody listens where the service will. Raises LayoutError that says who."""
-    if network.gateway or (network.ip4 == ("disable",) and network.ip6 == ("disable",)):
+    if network.gateway or network.is_none:
         return
-    known = [one.partition("/")[0] for one in (*network.ip4, *network.ip6) if one[:1].isdigit() or ":" in one]
+    known = network.own_addresses
     wanted = {tuple(port.split("/")) for port in service.ports}
     pairs = [(int(port), kind, address) for port, kind in wanted for address in known or _UNKNOWN]
     if service.ready.tcp:
@@ -277,43 +275,47 @@ def user_namespace(
     context: Context, plan: JailPlan, capabilities: tuple[str, ...]
 ) -> tuple[int, tuple[str, ...]]:
     """Return the first number of the jail's user namespace, 0 for none, with the reasons for having none."""
-    settings = plan.jail.settings
-    closed = settings.network.ip4 == ("disable",) and settings.network.ip6 == ("disable",)
+    digest = hashlib.sha256(f"{context.site.root}\0{plan.jail.name}".encode()).digest()
+    first = _FIRST + _COUNT * (int.from_bytes(digest[:8]) % _PLACES)
+    if in_user_namespace():
+        why = "this host is in a user namespace itself"
+    else:
+        why = _needs_host(plan.jail.settings, capabilities) or _cannot_map(plan, first)
+    if why:
+        return 0, (f"uid 0 of the jail is uid 0 of the host, without its capabilities ({why})",)
+    return first, ()
+
+
+def _needs_host(settings: Settings, capabilities: tuple[str, ...]) -> str:
+    """Say for what a service has to be root of the host's own user namespace, "" for nothing."""
+    if settings.network.is_none:
+        return ""
     # In a network of its own every port is for whoever runs there.
     low = 0 if settings.network.gateway else ports.first_unprivileged()
     numbers = [int(port.partition("/")[0]) for port in settings.service.ports]
     outer = _OF_THE_HOST & set(capabilities)
     if outer == {"net_bind_service"} and (settings.network.gateway or (numbers and min(numbers) >= low)):
-        outer = set()
-    why = ""
-    if in_user_namespace():
-        why = "this host is in a user namespace itself"
-    elif closed:
-        why = ""
-    elif outer or (numbers and min(numbers) < low):
-        what = ", ".join(sorted(outer)) or "net_bind_service"
-        why = f"the host's network asks its own root for {what}"
-    if not why:
-        base = _FIRST + _COUNT * (
-            int.from_bytes(hashlib.sha256(f"{context.site.root}\0{plan.jail.name}".encode()).digest()[:8])
-            % _PLACES
-        )
-        try:
-            fd = launch.user_namespace(base, _COUNT)
-        except OSError as error:
-            why = f"a user namespace: {reason_of(error)}"
-        else:
-            try:
-                for tree in plan.tables.jail:
-                    if tree.fstype == "none":
-                        stage.can_map(tree.source, fd)
-            except OSError as error:
-                why = f"the file system of {tree.source} cannot map owners: {reason_of(error)}"
-            finally:
-                os.close(fd)
-        if not why:
-            return base, ()
-    return 0, (f"uid 0 of the jail is uid 0 of the host, without its capabilities ({why})",)
+        return ""
+    if outer or (numbers and min(numbers) < low):
+        return f"the host's network asks its own root for {', '.join(sorted(outer)) or 'net_bind_service'}"
+    return ""
+
+
+def _cannot_map(plan: JailPlan, first: int) -> str:
+    """Say why owners cannot be mapped to the numbers from `first` on, "" when they can: it is tried."""
+    try:
+        fd = launch.user_namespace(first, _COUNT)
+    except OSError as error:
+        return f"a user namespace: {reason_of(error)}"
+    try:
+        for tree in plan.tables.jail:
+            if tree.fstype == "none":
+                stage.can_map(tree.source, fd)
+    except OSError as error:
+        return f"the file system of {tree.source} cannot map owners: {reason_of(error)}"
+    finally:
+        os.close(fd)
+    return ""
 
 
 @contextlib.contextmanager
@@ -332,13 +334,9 @@ def namespace(decided: Decided) -> Iterator[int]:
 def execute(plan: JailPlan, inside: int | None, argv: tuple[str, ...]) -> int:
     """Run a command in the jail that a process is in; return its exit status. Raises LayoutError."""
     service = plan.jail.settings.service
-    pairs = (setting.partition("=") for setting in service.environment)
-    more = ("setuid", "setgid") if service.user else ()
-    keep = tuple(dict.fromkeys(name.upper() for name in (*service.capabilities, *more)))
-    environment = {name: value for name, _, value in pairs}
     user = design_of(plan.jail.kind).ids(plan)
-    keep = () if user else keep
-    with enter.entry(plan.jail.name, inside, argv, keep, environment, user) as entry:
+    keep = () if user else tuple(name.upper() for name in service.all_capabilities)
+    with enter.entry(plan.jail.name, inside, argv, keep, service.variables, user) as entry:
         return session.run(entry)
 
 

@@ -69,7 +69,7 @@ def start(
             spec.grade,
             records.now(),
             mounted=made is None and not _is_mounted(plan),
-            addresses=addresses.missing(network.interface, (*network.ip4, *network.ip6)),
+            addresses=addresses.missing(network.interface, network.own_words),
             link=connection.link.name if connection.link is not None else "",
             table=connection.table,
             notes=spec.notes,

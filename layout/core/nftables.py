@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from layout.core.errors import LayoutError
 from layout.core.model import Jail, Site
-from layout.core.redirect import own_addresses, routes
+from layout.core.redirect import routes
 
 FAMILY = "inet"
 _LONGEST = 15
@@ -138,7 +138,7 @@ def ruleset(jail: Jail, link: str) -> dict[str, tuple[Rule, ...]]:
     out = (_meta("oifname", network.external),) if network.external else ()
     way_out: list[Rule] = []
     if network.nat:
-        way_out = [(_address("saddr", address), *out, _MASQUERADE) for address in own_addresses(network)]
+        way_out = [(_address("saddr", address), *out, _MASQUERADE) for address in network.own_addresses]
     from_jail, to_jail = _meta("iifname", link), _meta("oifname", link)
     forward: list[Rule] = [
         (to_jail, _KNOWN, _ACCEPT),

@@ -68,35 +68,44 @@ def check_osless(settings: Settings, where: str, *, wanted: bool, linux: bool) -
         return
     if found == Osless():
         return
-    at = f"{where}.osless"
+    self_jailing = found.self_jailing and not linux
+    _check_program(found, f"{where}.osless", named_by_rc=self_jailing)
+    _check_paths(found, settings, f"{where}.osless")
+    _check_service(settings, where, found.program if self_jailing else f"/{found.path}")
+    if linux and found.drops_root:
+        expected = "false: a port below 1024 takes net_bind_service"
+        raise UsageError(f"{where}.osless.drops_root", "true", expected)
+
+
+def _check_program(found: Osless, at: str, *, named_by_rc: bool) -> None:
+    """Make sure that the program has a name that works, and its user is not root. Raises UsageError."""
     if not found.program.startswith("/") or re.search(r"[\0-\x1f]", found.program):
         raise UsageError(f"{at}.program", repr(found.program), "an absolute path of the host")
-    if found.self_jailing and not linux and not _WORD.fullmatch(found.program):
+    if named_by_rc and not _WORD.fullmatch(found.program):
         # rc.subr(8) looks for it among what ps(1) prints, which ends at a blank.
         raise UsageError(f"{at}.program", repr(found.program), "letters, digits and ./+@%_:- for rc.subr(8)")
-    _check_paths(found, settings, at)
     for key, number in (("uid", found.uid), ("gid", found.gid)):
         if not 0 < number <= _HIGHEST:
             raise UsageError(f"{at}.{key}", str(number), f"a number from 1 to {_HIGHEST}, not root's")
-    service = f"{where}.service"
-    command = settings.service.command
-    first = found.program if found.self_jailing and not linux else f"/{found.path}"
-    if command[:1] != (first,):
-        raise UsageError(f"{service}.command", repr(" ".join(command[:1])), f"{first}, and its arguments")
-    if settings.service.user or settings.service.run or settings.state or settings.service.rc_conf:
-        raise UsageError(
-            service, "user, run, rc_conf or state", "none of them", "the jail has no accounts: osless.uid"
-        )
-    if settings.service.ready.command:
-        raise UsageError(f"{service}.ready.command", "a command", "tcp or socket: there is one program only")
+
+
+def _check_service(settings: Settings, where: str, program: str) -> None:
+    """Make sure that nothing is asked for that takes a shell, accounts or an engine. Raises UsageError."""
+    service, at = settings.service, f"{where}.service"
+    if service.command[:1] != (program,):
+        found = repr(" ".join(service.command[:1]))
+        raise UsageError(f"{at}.command", found, f"{program}, and its arguments")
+    if service.user or service.run or settings.state or service.rc_conf:
+        hint = "the jail has no accounts: osless.uid"
+        raise UsageError(at, "user, run, rc_conf or state", "none of them", hint)
+    if service.ready.command:
+        raise UsageError(f"{at}.ready.command", "a command", "tcp or socket: there is one program only")
     if settings.example.files or settings.example.commands or settings.packages:
         raise UsageError(where, "an example or packages", "neither", "osless.files has the configuration")
-    if len(settings.service.capabilities) > 1:
-        raise UsageError(f"{service}.capabilities", " ".join(settings.service.capabilities), "one at most")
-    if settings.service.engine != "auto":
-        raise UsageError(f"{service}.engine", settings.service.engine, "'auto': layout itself starts it")
-    if linux and found.drops_root:
-        raise UsageError(f"{at}.drops_root", "true", "false: a port below 1024 takes net_bind_service")
+    if len(service.capabilities) > 1:
+        raise UsageError(f"{at}.capabilities", " ".join(service.capabilities), "one at most")
+    if service.engine != "auto":
+        raise UsageError(f"{at}.engine", service.engine, "'auto': layout itself starts it")
 
 
 def _check_paths(found: Osless, settings: Settings, at: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from layout.core.errors import UsageError
 from layout.core.hostblock import digest
 from layout.core.model import JailPlan, Site
-from layout.core.redirect import own_addresses, routes
+from layout.core.redirect import routes
 
 _PORTS = "portmap tcp/udp 10000:65000"
 
@@ -50,7 +50,7 @@ def rules(plan: JailPlan) -> list[str]:
     lines = []
     if network.nat:
         outside = _external(plan, "nat")
-        for address in own_addresses(network):
+        for address in network.own_addresses:
             family = "inet6" if ":" in address else "inet"
             lines.append(f"nat on {outside} {family} from {address} to any -> ({outside})")
     for route in routes(settings):
@@ -72,7 +72,7 @@ def render_ipnat(plan: JailPlan) -> str:
     lines = []
     if network.nat:
         outside = _external(plan, "nat")
-        for address in own_addresses(network):
+        for address in network.own_addresses:
             if ":" not in address:
                 # The first line is for what has ports, the second for the rest.
                 lines += [

@@ -203,63 +203,36 @@ def judge(expected: Expected, attempts: Iterable[Attempt]) -> list[Finding]:
 def _judge(expected: Expected, place: Place, attempt: Attempt) -> Finding | None:
     path = attempt.path
     where = f"{expected.top}{path}" if path.startswith("/") else f"{expected.top}: {path}"
-    outcome, done = attempt.outcome, not attempt.outcome
     match attempt.probe:
-        case "A1":
-            return _write("A1", place, attempt, where)
+        case "A1" | "A3":
+            return _write(place, attempt, where)
         case "A2":
             return _execution(place, attempt, where)
-        case "A3":
-            return _write("A3", place, attempt, where)
         case "A4":
             return _privilege(expected, place, attempt, where)
         case "A5":
-            if outcome == "setuid":
-                if place.setuid and place.executable:
-                    return None
-                found = "a setuid file that gives its owner's rights"
-                return error("A5-setuid", where, found, "nosuid, so that it gives none", _HINT)
-            if done or outcome == "EACCES":
-                return None
-            return error("A5-odd", where, outcome, "EACCES, or a program without its owner's rights", _REPORT)
+            return _setuid(place, attempt, where)
         case "A6":
-            if done:
-                return None
-            if attempt.action == "process" and not expected.apart:
-                hint = "layout restart NAME --engine bwrap, or nspawn: they give it processes of its own"
-                return warning("A6-outside", where, outcome, "nothing outside the jail", hint)
-            return error("A6-outside", where, outcome, "nothing outside the jail", "layout restart NAME")
+            return _outside(expected, attempt, where)
         case "A7":
-            if done:
-                return None
-            wanted = {
-                "create": "a directory that the jail can write to",
-                "read": "a directory that the jail can read",
-            }.get(attempt.action, "code that the jail can execute")
-            hint = "a jail that refuses everything proves nothing: look at its mounts and owners"
-            return error("A7-denied", where, outcome, wanted, hint)
+            return _control(attempt, where)
         case "A8":
-            if attempt.action == "look":
-                return None if done else error("A8-unseen", where, outcome, "to look at all of it", _REPORT)
-            if done:
-                hint = "jails can talk to each other through it: remove it"
-                found = f"a {attempt.action} that can be used"
-                return error("A8-channel", where, found, "none in a read-only tree", hint)
-            refused = {"ECONNREFUSED", "EPROTOTYPE", "EACCES"}
-            return None if outcome in refused else error("A8-odd", where, outcome, "a refusal", _REPORT)
+            return _channel(attempt, where)
         case _:
-            if place.engine and outcome == "EACCES":
+            if place.engine and attempt.outcome == "EACCES":
                 return None
             hint = "what has not been tried has not been proven: run it as root, on a mounted jail"
-            return error("A0-unprobed", where, outcome or "no answer", f"to try {attempt.action}", hint)
+            return error(
+                "A0-unprobed", where, attempt.outcome or "no answer", f"to try {attempt.action}", hint
+            )
 
 
-def _write(probe: str, place: Place, attempt: Attempt, where: str) -> Finding | None:
+def _write(place: Place, attempt: Attempt, where: str) -> Finding | None:
     """Judge an attempt to change something. In what may be written to, t, a jail may refuse as it likes."""
     if place.writable:
         return None
     if not attempt.outcome:
-        code = "A1-writable" if probe == "A1" else "A3-changed"
+        code = "A1-writable" if attempt.probe == "A1" else "A3-changed"
         return error(
             code, where, _WRITE.get(attempt.action, attempt.action), "read-only, for root as well", _AGAIN
         )
@@ -269,7 +242,7 @@ def _write(probe: str, place: Place, attempt: Attempt, where: str) -> Finding | 
         or (attempt.action == "link" and attempt.outcome == "EXDEV")
     ):
         return None
-    return error(f"{probe}-odd", where, f"{attempt.outcome} ({attempt.action})", "EROFS", _REPORT)
+    return error(f"{attempt.probe}-odd", where, f"{attempt.outcome} ({attempt.action})", "EROFS", _REPORT)
 
 
 def _execution(place: Place, attempt: Attempt, where: str) -> Finding | None:
@@ -306,3 +279,55 @@ def _privilege(expected: Expected, place: Place, attempt: Attempt, where: str) -
         hint = "take the privilege from the profile" if expected.capabilities else _AGAIN
         return error("A4-allowed", where, f"{action} works", "EPERM", hint)
     return error("A4-odd", where, f"{attempt.outcome} ({action})", "EPERM", _REPORT)
+
+
+def _setuid(place: Place, attempt: Attempt, where: str) -> Finding | None:
+    if attempt.outcome in {"", "EACCES"}:
+        return None
+    if attempt.outcome != "setuid":
+        expected = "EACCES, or a program without its owner's rights"
+        return error("A5-odd", where, attempt.outcome, expected, _REPORT)
+    if place.setuid and place.executable:
+        return None
+    found = "a setuid file that gives its owner's rights"
+    return error("A5-setuid", where, found, "nosuid, so that it gives none", _HINT)
+
+
+def _outside(expected: Expected, attempt: Attempt, where: str) -> Finding | None:
+    if not attempt.outcome:
+        return None
+    if attempt.action == "process" and not expected.apart:
+        hint = "layout restart NAME --engine bwrap, or nspawn: they give it processes of its own"
+        return warning("A6-outside", where, attempt.outcome, "nothing outside the jail", hint)
+    return error("A6-outside", where, attempt.outcome, "nothing outside the jail", "layout restart NAME")
+
+
+_CONTROLS = {
+    "create": "a directory that the jail can write to",
+    "read": "a directory that the jail can read",
+}
+"""What is to work in every jail, by action; else it is code that is executed."""
+
+
+def _control(attempt: Attempt, where: str) -> Finding | None:
+    """Judge a positive control."""
+    if not attempt.outcome:
+        return None
+    wanted = _CONTROLS.get(attempt.action, "code that the jail can execute")
+    hint = "a jail that refuses everything proves nothing: look at its mounts and owners"
+    return error("A7-denied", where, attempt.outcome, wanted, hint)
+
+
+def _channel(attempt: Attempt, where: str) -> Finding | None:
+    if attempt.action == "look":
+        if not attempt.outcome:
+            return None
+        return error("A8-unseen", where, attempt.outcome, "to look at all of it", _REPORT)
+    if not attempt.outcome:
+        hint = "jails can talk to each other through it: remove it"
+        return error(
+            "A8-channel", where, f"a {attempt.action} that can be used", "none in a read-only tree", hint
+        )
+    if attempt.outcome in {"ECONNREFUSED", "EPROTOTYPE", "EACCES"}:
+        return None
+    return error("A8-odd", where, attempt.outcome, "a refusal", _REPORT)

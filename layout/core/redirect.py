@@ -54,19 +54,9 @@ def _end(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def own_addresses(network: Network) -> tuple[str, ...]:
-    """Return the addresses of the jail itself, without prefixes; none where it has the host's or none."""
-    return tuple(word.partition("/")[0] for word in own_words(network))
-
-
-def own_words(network: Network) -> tuple[str, ...]:
-    """Return the addresses of the jail itself as the profile says them, those with a prefix with it."""
-    return tuple(word for word in (*network.ip4, *network.ip6) if word not in {"inherit", "disable"})
-
-
 def gateways(network: Network) -> tuple[str, ...]:
     """Return the host's addresses on the jail's link, each with the prefix of the jail's network there."""
-    nets = [ipaddress.ip_interface(word).network for word in own_words(network)]
+    nets = [ipaddress.ip_interface(word).network for word in network.own_words]
     return tuple(
         f"{address}/{next(net.prefixlen for net in nets if ipaddress.ip_address(address) in net)}"
         for address in network.gateway
@@ -78,7 +68,7 @@ def routes(settings: Settings) -> tuple[Route, ...]:
 
     Raises UsageError when the jail has no such address: check_redirects has said so before.
     """
-    own = own_addresses(settings.network)
+    own = settings.network.own_addresses
     found = []
     for one in settings.redirect:
         version = ipaddress.ip_address(one.address).version if one.address else 0
@@ -110,7 +100,7 @@ def check_redirects(settings: Settings, where: str) -> None:
     network = settings.network
     if network.gateway:
         _check_gateway(network, f"{where}.network")
-    own = own_addresses(network)
+    own = network.own_addresses
     for key, wanted in (("redirect", settings.redirect), ("network.nat", network.nat)):
         if wanted and not own:
             hint = "network.ip4 = ['10.79.0.2/30'], for example"
@@ -144,7 +134,7 @@ def _check_gateway(network: Network, where: str) -> None:
     ways = [ipaddress.ip_address(address) for address in network.gateway]
     if len({way.version for way in ways}) != len(ways):
         raise UsageError(key, ", ".join(network.gateway), "one for each version of IP at most")
-    mine = [ipaddress.ip_interface(word) for word in own_words(network)]
+    mine = [ipaddress.ip_interface(word) for word in network.own_words]
     alone = [str(way) for way in ways if not any(way in one.network for one in mine)]
     alone += [str(one) for one in mine if not any(way in one.network and way != one.ip for way in ways)]
     if alone:

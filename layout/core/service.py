@@ -75,6 +75,16 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rc_conf: tuple[str, ...] = ()
     """FreeBSD: settings of the jail's rc.conf(5) to start with, as for sysrc(8): named_enable=YES."""
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """Its environment besides PATH, by name."""
+        return {name: value for name, _, value in (setting.partition("=") for setting in self.environment)}
+
+    @property
+    def all_capabilities(self) -> tuple[str, ...]:
+        """Linux: what it keeps, and what it takes to become its user."""
+        return tuple(dict.fromkeys((*self.capabilities, *(("setuid", "setgid") if self.user else ()))))
+
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The network of a jail."""
@@ -96,6 +106,26 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The jail may begin connections to the outside, under the host's address there."""
     apply: bool = False
     """`start` applies the rules of `redirect` and `nat`, `stop` removes them; else they are only rendered."""
+
+    @property
+    def own_words(self) -> tuple[str, ...]:
+        """The jail's own addresses as the profile says them; none where it has the host's or none at all."""
+        return tuple(word for word in (*self.ip4, *self.ip6) if word not in {"inherit", "disable"})
+
+    @property
+    def own_addresses(self) -> tuple[str, ...]:
+        """The same without their prefixes."""
+        return tuple(word.partition("/")[0] for word in self.own_words)
+
+    @property
+    def is_of_host(self) -> bool:
+        """The jail has the host's addresses, of one version of IP at least."""
+        return "inherit" in (*self.ip4, *self.ip6)
+
+    @property
+    def is_none(self) -> bool:
+        """The jail has no more than a loopback of its own."""
+        return self.ip4 == self.ip6 == ("disable",)
 
 
 class HostMount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,7 +15,7 @@ from layout.core.errors import LayoutError, UsageError
 from layout.core.findings import Finding, error, warning
 from layout.core.kinds.full import listens_everywhere, render_unit
 from layout.core.model import Platform
-from layout.core.redirect import own_addresses, routes
+from layout.core.redirect import routes
 from layout.host import hostfiles, locks, table
 from layout.host.site import running_platform
 
@@ -86,8 +86,8 @@ class FullDesign(Design):
     def rows(self, context: Context, plan: JailPlan) -> list[tuple[str, str]]:
         """Return what it was made from, where it is, and what leads there."""
         network = plan.jail.settings.network
-        own = ", ".join(own_addresses(network)) or "the host's network"
-        if network.ip4 == network.ip6 == ("disable",):
+        own = ", ".join(network.own_addresses) or "the host's network"
+        if network.is_none:
             own = "none"
         where = network.interface or ("a network of its own" if network.gateway else "")
         found = [
@@ -194,7 +194,7 @@ def _elsewhere(context: Context, plan: JailPlan) -> Iterator[Finding]:
 def _host_sshd(plan: JailPlan) -> Iterator[Finding]:
     """An sshd of the host on every address answers on the jail's as well, and keeps the jail's from it."""
     network = plan.jail.settings.network
-    if not own_addresses(network) or network.gateway:
+    if not network.own_addresses or network.gateway:
         return
     hint = f"ListenAddress of the host's own addresses in {_SSHD}, then restart the host's sshd"
     expected = "the host's sshd on the host's own addresses only"

@@ -84,30 +84,27 @@ def decide(plan: JailPlan, engine: str | None) -> OslessRun:
         raise UsageError("--engine", str(engine), f"'auto': layout itself starts a jail of kind {jail.kind}")
     prepare_linux.refuse_taken_ports(jail.name, service, jail.settings.network)
     network = jail.settings.network
-    has_network = not (network.ip4 == ("disable",) and network.ip6 == ("disable",))
-    pairs = (setting.partition("=") for setting in service.environment)
-    environment = {name: value for name, _, value in pairs}
     hostname = network.hostname or jail.name
     spec = Spec(
         name=jail.name,
         mountpoint=plan.tables.jail[0].target,
         command=service.command,
-        environment=environment,
+        environment=service.variables,
         capabilities=service.capabilities,
         hostname=hostname,
-        network=has_network,
+        network=not network.is_none,
         directories=(),
         shift=0,
     )
     run = direct.Direct(
         name=jail.name,
         command=service.command,
-        environment=environment,
+        environment=service.variables,
         uid=osless.uid,
         gid=osless.gid,
         capabilities=service.capabilities,
         hostname=hostname,
-        network=has_network,
+        network=not network.is_none,
         program=osless.program if osless.self_jailing else "",
     )
     notes: tuple[str, ...] = ()

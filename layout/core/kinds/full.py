@@ -13,7 +13,6 @@ from layout.core.errors import UsageError
 from layout.core.freebsd_files import PERIODIC_CONF, RC_CONF, quoted
 from layout.core.kinds import with_mounts
 from layout.core.model import Below, Directory, Jail, JailPlan, Manage, Platform, Site, World
-from layout.core.redirect import own_addresses
 from layout.core.tables import Template, expand
 from layout.core.units import quote as quote_word
 from layout.core.units import unit_name
@@ -65,8 +64,8 @@ def configured(jail: Jail, read: Callable[[str], str | None]) -> Iterator[tuple[
     yield "etc/hosts", _hosts(jail, hostname), 0o644
     yield "etc/resolv.conf", _resolv_conf(jail), 0o644
     sshd = read(SSHD_CONFIG)
-    if sshd is not None and own_addresses(network):
-        yield SSHD_CONFIG, sshd_config(sshd, own_addresses(network)), 0o644
+    if sshd is not None and network.own_addresses:
+        yield SSHD_CONFIG, sshd_config(sshd, network.own_addresses), 0o644
     match jail.platform:
         case Platform.LINUX:
             yield "etc/hostname", f"{hostname}\n", 0o644
@@ -82,7 +81,7 @@ def configured(jail: Jail, read: Callable[[str], str | None]) -> Iterator[tuple[
 def _hosts(jail: Jail, hostname: str) -> str:
     names = hostname if hostname == jail.name else f"{hostname} {jail.name}"
     lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost"]
-    own = own_addresses(jail.settings.network)
+    own = jail.settings.network.own_addresses
     lines += [f"{address}\t{names}" for address in own] or [f"127.0.0.1\t{names}"]
     return f"# hosts(5), {_SAID}\n" + "".join(f"{line}\n" for line in lines)
 
@@ -101,7 +100,7 @@ def rc_conf(jail: Jail) -> dict[str, str]:
     syslogd -ss opens no socket; inetd -a binds one address, which the jail's first is.
     """
     wanted = {key: value for key, value in RC_CONF.items() if key != "update_motd"}
-    own = own_addresses(jail.settings.network)
+    own = jail.settings.network.own_addresses
     if own:
         wanted["inetd_flags"] = f"-wW -a {own[0]}"
     # syslogd is on unless it is taken away (/etc/defaults/rc.conf), inetd and sshd are off.

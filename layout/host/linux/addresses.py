@@ -17,11 +17,10 @@ def missing(interface: str, wanted: Iterable[str]) -> tuple[str, ...]:
 
     Raises LayoutError when there is no such interface.
     """
-    addresses = [word for word in wanted if word not in {"inherit", "disable"}]
-    if not interface or not addresses:
+    parsed = [ipaddress.ip_interface(word) for word in wanted]
+    if not interface or not parsed:
         return ()
     have = _have(interface)
-    parsed = [ipaddress.ip_interface(word) for word in addresses]
     return tuple(f"{interface} {one}" for one in parsed if one.ip not in have)
 
 
