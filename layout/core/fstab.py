@@ -20,6 +20,8 @@ ACCESS_WORDS = frozenset({"rw", "rq", "ro", "sw", "xx"})
 FREEBSD_LINE_BYTES = 1023
 """FreeBSD: getfsent(3) reads into 1024 bytes, newline and NUL included; it would cut a longer line in two."""
 
+_AT_MOST = f"at most {FREEBSD_LINE_BYTES}, newline included"
+
 _FREEBSD_ONLY = """
     late failok nocover emptydir noclusterr noclusterw suiddir multilabel nfsv4acls automounted autoro
     untrusted linrdlnk mountprog ruleset rq xx
@@ -174,11 +176,7 @@ def parse_line(line: str, platform: Platform, name: str = "fstab", number: int =
         # Before the look for comments: the rest of a comment that is too long would be read as a line.
         size = len(line.encode("utf-8", "surrogatepass")) + 1
         if size > FREEBSD_LINE_BYTES:
-            refuse(
-                f"a line of {size} bytes",
-                f"at most {FREEBSD_LINE_BYTES}, newline included",
-                "use shorter paths",
-            )
+            refuse(f"a line of {size} bytes", _AT_MOST, "use shorter paths")
     elif line.endswith("\r"):
         line = line[:-1]
     fields = _fields(line)
@@ -198,18 +196,14 @@ def parse_line(line: str, platform: Platform, name: str = "fstab", number: int =
         if not freebsd:
             fstype, raw = decode(fstype, platform), decode(raw, platform)
     except ValueError as error:
-        refuse(
-            f"a malformed escape at {error}",
-            r"a backslash and three octal digits",
-            r"\134 is the backslash itself",
-        )
+        hint = r"\134 is the backslash itself"
+        refuse(f"a malformed escape at {error}", r"a backslash and three octal digits", hint)
     options = _words(raw, platform)
-    if freebsd:
-        access = access_word(options)
-        if access is None:
-            refuse(f"options {raw!r}", "one of rw ro rq sw xx among them", "write for example rw," + raw)
-        if access == "xx":
-            return None
+    access = access_word(options)
+    if freebsd and access is None:
+        refuse(f"options {raw!r}", "one of rw ro rq sw xx among them", "write for example rw," + raw)
+    if freebsd and access == "xx":
+        return None
     numbers = [_number(field, platform) for field in fields[4:6]]
     if None in numbers:
         refuse(f"{' '.join(fields[4:6])!r} after the options", "the numbers FREQ and PASSNO", "write 0 0")
@@ -288,12 +282,8 @@ def render_line(mount: Mount, platform: Platform) -> str:
     if "\0" in line:
         refuse("a NUL byte", "a path")
     if platform is Platform.FREEBSD and size > FREEBSD_LINE_BYTES:
-        expected = f"at most {FREEBSD_LINE_BYTES}, newline included"
-        refuse(
-            f"a line of {size} bytes",
-            expected,
-            "choose a shorter ROOT; getfsent(3) would cut the line in two",
-        )
+        hint = "choose a shorter ROOT; getfsent(3) would cut the line in two"
+        refuse(f"a line of {size} bytes", _AT_MOST, hint)
     return line
 
 

@@ -336,25 +336,40 @@ def _check_service(service: Service, where: str) -> None:
         _check_command(service.command, f"{where}.command")
     if service.user and not _WORD.fullmatch(service.user):
         raise UsageError(f"{where}.user", repr(service.user), "a name of the jail's passwd(5)")
-    for key, settings in (("environment", service.environment), ("rc_conf", service.rc_conf)):
-        for setting in settings:
-            if not _SETTING.fullmatch(setting):
-                raise UsageError(f"{where}.{key}", repr(setting), "NAME=value")
-    for capability in service.capabilities:
-        if not _VARIABLE.fullmatch(capability) or capability != capability.lower():
-            raise UsageError(f"{where}.capabilities", repr(capability), "a name such as 'net_bind_service'")
-    for key, name in (("stop_signal", service.stop_signal), ("reload_signal", service.reload_signal)):
-        if (name or key == "stop_signal") and f"SIG{name}" not in signal.Signals.__members__:
-            raise UsageError(f"{where}.{key}", repr(name), "the name of a signal, such as 'TERM'")
+    signals = (service.stop_signal, *filter(None, (service.reload_signal,)))
+    for key, words, is_good, expected in (
+        ("environment", service.environment, _is_setting, "NAME=value"),
+        ("rc_conf", service.rc_conf, _is_setting, "NAME=value"),
+        ("capabilities", service.capabilities, _is_capability, "a name such as 'net_bind_service'"),
+        ("stop_signal", signals[:1], _is_signal, "the name of a signal, such as 'TERM'"),
+        ("reload_signal", signals[1:], _is_signal, "the name of a signal, such as 'TERM'"),
+        ("ports", service.ports, _is_port, "PORT/tcp or PORT/udp"),
+    ):
+        for word in words:
+            if not is_good(word):
+                raise UsageError(f"{where}.{key}", repr(word), expected)
     if service.stop_timeout < 0 or service.ready.timeout < 1:
         raise UsageError(where, "a time limit out of range", "seconds")
     _check_ready(service.ready, f"{where}.ready")
     for directory in service.run:
         _check_directory(directory, f"{where}.run", ("run",))
-    for port in service.ports:
-        found = _PORT.fullmatch(port)
-        if found is None or not 0 < int(found[1]) < 65536:
-            raise UsageError(f"{where}.ports", repr(port), "PORT/tcp or PORT/udp")
+
+
+def _is_setting(word: str) -> bool:
+    return _SETTING.fullmatch(word) is not None
+
+
+def _is_capability(word: str) -> bool:
+    return _VARIABLE.fullmatch(word) is not None and word == word.lower()
+
+
+def _is_signal(word: str) -> bool:
+    return f"SIG{word}" in signal.Signals.__members__
+
+
+def _is_port(word: str) -> bool:
+    found = _PORT.fullmatch(word)
+    return found is not None and 0 < int(found[1]) < 65536
 
 
 def _check_ready(ready: Ready, where: str) -> None:

@@ -159,24 +159,27 @@ class _Walker:
                     seen.special.append((below, found))
                 if trusted:
                     self._trusted(fd, name, below, found)
-                if kind != stat.S_IFDIR:
-                    continue
-                if depth >= DEPTH_LIMIT:
-                    seen.unseen.append((below, f"more than {DEPTH_LIMIT} levels deep"))
-                    continue
-                try:
-                    child = open_directory(fd, name, cross=False)
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    reason = "a mount point" if error.errno == errno.EXDEV else os.strerror(error.errno or 0)
-                    seen.unseen.append((below, reason))
-                    continue
-                if self.held < OPEN_LIMIT:
-                    stack.append((child, below, depth + 1))
-                    self.held += 1
-                else:  # too wide to hold every directory open: look at this one now, with all below it
-                    self.run(child, below, depth + 1)
+                if kind == stat.S_IFDIR:
+                    self._descend(fd, name, below, depth, stack)
+
+    def _descend(self, fd: int, name: str, below: str, depth: int, stack: list[tuple[int, str, int]]) -> None:
+        """Open a directory, to be looked at next."""
+        if depth >= DEPTH_LIMIT:
+            self.seen.unseen.append((below, f"more than {DEPTH_LIMIT} levels deep"))
+            return
+        try:
+            child = open_directory(fd, name, cross=False)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            reason = "a mount point" if error.errno == errno.EXDEV else os.strerror(error.errno or 0)
+            self.seen.unseen.append((below, reason))
+            return
+        if self.held < OPEN_LIMIT:
+            stack.append((child, below, depth + 1))
+            self.held += 1
+        else:  # too wide to hold every directory open: look at this one now, with all below it
+            self.run(child, below, depth + 1)
 
 
 def _sticky(mode: int) -> bool:

@@ -69,21 +69,9 @@ def unpack(
     try:
         stream = archive_fd
         if compression is not Compression.NONE:
-            engine = prepare(compression)
-            pipe = os.pipe()
+            pipe = _wide_pipe()
             stream, sink = pipe
-            if hasattr(fcntl, "F_SETPIPE_SZ"):
-                with contextlib.suppress(OSError):  # beyond fs.pipe-user-pages-soft: slower, no more
-                    fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, 1 << 20)
-
-            def decompress() -> Done:
-                pump(archive_fd, sink, compression, engine)
-                return Done()
-
-            def alone(send: int) -> None:
-                confine.confine(staging_fd, (archive_fd, sink, send), (), parent=parent, nobody=True, files=0)
-
-            children.fork("decompresses", alone, decompress, family)
+            _decompress(archive_fd, sink, compression, staging_fd, parent, family)
 
         def extract() -> Done:
             read = partial(_readinto, stream)
@@ -110,6 +98,41 @@ def unpack(
             child.end()
     if progress is not None:
         progress(total, total)
+    return _unpacked(done)
+
+
+def _wide_pipe() -> tuple[int, int]:
+    """Make a pipe that holds a megabyte, where there are such."""
+    stream, sink = os.pipe()
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):  # beyond fs.pipe-user-pages-soft: slower, no more
+            fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, 1 << 20)
+    return stream, sink
+
+
+def _decompress(
+    archive_fd: int,
+    sink: int,
+    compression: Compression,
+    staging_fd: int,
+    parent: int,
+    family: list[children.Child],
+) -> None:
+    """Start the child that decompresses the archive into `sink`."""
+    engine = prepare(compression)
+
+    def decompress() -> Done:
+        pump(archive_fd, sink, compression, engine)
+        return Done()
+
+    def alone(send: int) -> None:
+        confine.confine(staging_fd, (archive_fd, sink, send), (), parent=parent, nobody=True, files=0)
+
+    children.fork("decompresses", alone, decompress, family)
+
+
+def _unpacked(done: Done) -> Unpacked:
+    """Return what the child reports, its bytes decoded as names of files."""
     return Unpacked(
         entries=done.entries,
         bytes=done.bytes_,

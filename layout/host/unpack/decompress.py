@@ -136,9 +136,7 @@ def _decompressed(source: int, compression: Compression, make: Callable[[], _Eng
                 yield out
         except BrokenPipeError:
             raise
-        except (
-            Exception
-        ) as error:  # each library has its own class, and zstandard's is not exported by all versions
+        except Exception as error:  # each library's own class: zstandard does not export it in all versions
             raise ArchiveError("", f"damaged {compression} data ({error})", "a whole archive") from None
         if engine.eof:
             data = engine.unused_data

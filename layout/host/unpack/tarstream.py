@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 from zlib import adler32
 
 import msgspec
@@ -73,6 +73,37 @@ class Entry(msgspec.Struct, gc=False):
     """Extended attributes, and whether there were ACLs and file flags."""
 
 
+class _Header(NamedTuple):
+    """A header block as it is written."""
+
+    name: bytes
+    owner: bytes
+    """Mode, user and group."""
+    size: bytes
+    mtime: bytes
+    sum: bytes
+    flag: bytes
+    link: bytes
+    magic: bytes
+    prefix: bytes
+
+    @property
+    def path(self) -> bytes:
+        """The name, with the part in front that POSIX has for long ones."""
+        name = self.name.partition(b"\0")[0]
+        if self.prefix[0] and self.magic == b"ustar\0":
+            return self.prefix.partition(b"\0")[0] + b"/" + name
+        return name
+
+
+class _Extended(msgspec.Struct, gc=False):
+    """What extended headers say of the next entry."""
+
+    records: Records | None = None
+    name: bytes | None = None
+    link: bytes | None = None
+
+
 class TarReader:
     """Iterate over the entries of an archive; the content of a file is read between two steps.
 
@@ -100,6 +131,7 @@ class TarReader:
         self._left = 0  # content and padding of the current entry still in the stream
         self._padding = 0
         self._entry = b""
+        self._next: _Extended | None = None
         self._global: Records = {}
         self._fields = Fields(self._broken)
 
@@ -128,131 +160,134 @@ class TarReader:
 
     def entries(self) -> Iterator[Entry]:
         """Yield every entry up to the end marker, then make sure that nothing but zeros follows."""
-        view = self._view
-        unpack = _HEADER.unpack_from
-        number = self._fields.number
-        known = self._fields.numbers.get
-        owners = self._fields.owners.get
-        own: Records | None = None
-        long_name = long_link = None
         count = 0
-        first = True
-        while True:
-            if self._left:
-                self._skip()
-            if self._end - self._pos < _BLOCK:
-                self._entry = b""
-                self._fill(_BLOCK, first=first)
-            pos = self._pos
-            self._pos = pos + _BLOCK
-            block = bytes(view[pos : pos + _BLOCK])
-            name, owner, size_, mtime_, sum_, flag, link, magic, prefix = unpack(block)
-            # adler32's low half is 1 + the sum of the bytes modulo 65521, exact for 256; sum() is slow.
-            # The field itself counts as 8 spaces, which are 256 together.
-            total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) + 254 - sum(sum_)
-            if total == 256 and sum_ == _ZERO_SUM:
-                if long_name is not None or long_link is not None or own is not None:
-                    raise self._broken("the end of the archive after an extended header")
-                self._entry = b""
-                self._finish()
-                return
-            name = name.partition(b"\0")[0]
-            if prefix[0] and magic == b"ustar\0":
-                name = prefix.partition(b"\0")[0] + b"/" + name
-            self._entry = long_name or name
-            # As nearly everybody writes it; else as a number.
-            if sum_ != b"%06o\0 " % total and not self._fields.matches(sum_, total):
-                if first and magic[:5] != b"ustar":
-                    raise NotAnArchive("", "no tar header in the first 512 bytes", "a tar archive")
-                self._entry = b""
-                raise self._broken(f"a header with a wrong checksum at byte {self._read + pos}")
-            first = False
-            size = known(size_)
-            if size is None:
-                size = number(size_)
-            if size < 0 or size > self._max_bytes - (self._read + self._pos):
-                if size < 0:
-                    raise self._broken(f"a size of {size} bytes")
-                raise self._too_big(size)
-            kind = _KINDS.get(flag)
-            if kind is None and flag in b"xgXLKVA":
-                data = self._header_data(flag, size)
-                match flag:
-                    case b"x" | b"X":
-                        own = parse_records(data, self._entry)
-                    case b"g":
-                        self._set_global(parse_records(data, self._entry))
-                    case b"L":
-                        long_name = self._long(data)
-                    case b"K":
-                        long_link = self._long(data)
-                    case _:
-                        pass  # V is a volume's label; A an ACL of Solaris, which belongs to no member
+        while (header := self._header()) is not None:
+            size = self._size(header)
+            kind = _KINDS.get(header.flag)
+            if kind is None and header.flag in b"xgXLKVA":
+                self._extend(header.flag, self._header_data(header.flag, size))
                 continue
             count += 1
             if count > self._max_entries:
                 raise self._broken(f"more than {self._max_entries} entries")
             if kind is None:
-                raise (
-                    sparse(self._entry)
-                    if flag == b"S"
-                    else self._broken(_REFUSED.get(flag, f"an entry of unknown type {flag!r}"))
-                )
-            mtime = known(mtime_)
-            if mtime is None:
-                mtime = number(mtime_)
-            mtime *= 1_000_000_000
-            ids = owners(owner)
-            if ids is None:
-                ids = self._fields.owner(owner)
-            mode, uid, gid = ids
-            link = long_link if long_link is not None else link.partition(b"\0")[0]
-            if long_name is not None:
-                name = long_name
-            extra = None
-            if own is not None or self._global:
-                extra = Attributes()
-                if self._global:
-                    apply_records(self._global, extra, self._entry)
-                if own is not None:
-                    apply_records(own, extra, self._entry)
-                name = extra.path if extra.path is not None else name
-                self._entry = name
-                link = extra.linkpath if extra.linkpath is not None else link
-                uid = extra.uid if extra.uid is not None else uid
-                gid = extra.gid if extra.gid is not None else gid
-                mtime = extra.mtime if extra.mtime is not None else mtime
-                if extra.size is not None:
-                    size = extra.size
-                    if size > self._max_bytes - (self._read + self._pos):
-                        raise self._too_big(size)
-                if not (extra.xattrs or extra.acls or extra.flags):
-                    extra = None
-            own = long_name = long_link = None
-            path = clean_name(name, name)
-            if kind == "file":
-                if name[-1:] == b"/" or path == b".":
-                    kind, size = "dir", self._no_content(size, "a directory written as a file")
-                else:
-                    self._padding = -size % _BLOCK
-                    self._left = size + self._padding
-            elif path == b"." and kind != "dir":
-                raise self._broken(f"the root as a {kind}")
-            elif kind == "dir":
-                size = 0  # POSIX lets it be a quota here; no content follows
-            elif size:
-                size = self._no_content(size, f"a {kind}")
-            if kind == "link":
-                self._check_link(path, link)
-            elif kind == "hardlink":
-                link = clean_name(link, name)
-            else:
-                link = b""
-            if not (0 <= uid <= _ID_MAX and 0 <= gid <= _ID_MAX):
-                raise self._broken(f"the owner {uid}:{gid}")
-            if not -(1 << 34) < mtime // 1_000_000_000 < 1 << 34:
-                raise self._broken(f"the time {mtime // 1_000_000_000}")
-            yield Entry(path, kind, mode, uid, gid, size, mtime, link, extra)
+                raise self._refused(header.flag)
+            yield self._member(header, kind, size)
+        if self._next is not None:
+            raise self._broken("the end of the archive after an extended header")
+        self._entry = b""
+        self._finish()
+
+    def _header(self) -> _Header | None:
+        """Return the next header, its checksum compared; None for the end marker."""
+        if self._left:
+            self._skip()
+        first = not self._read and not self._pos
+        if self._end - self._pos < _BLOCK:
+            self._entry = b""
+            self._fill(_BLOCK, first=first)
+        pos = self._pos
+        self._pos = pos + _BLOCK
+        block = bytes(self._view[pos : pos + _BLOCK])
+        header = _Header._make(_HEADER.unpack(block))
+        # adler32's low half is 1 + the sum of the bytes modulo 65521, exact for 256; sum() is slow.
+        # The field itself counts as 8 spaces, which are 256 together.
+        total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) + 254 - sum(header.sum)
+        if total == 256 and header.sum == _ZERO_SUM:
+            return None
+        self._entry = header.path if self._next is None or self._next.name is None else self._next.name
+        # As nearly everybody writes it; else as a number.
+        if header.sum != b"%06o\0 " % total and not self._fields.matches(header.sum, total):
+            if first and header.magic[:5] != b"ustar":
+                raise NotAnArchive("", "no tar header in the first 512 bytes", "a tar archive")
+            self._entry = b""
+            raise self._broken(f"a header with a wrong checksum at byte {self._read + pos}")
+        return header
+
+    def _size(self, header: _Header) -> int:
+        size = self._fields.number(header.size)
+        if size < 0:
+            raise self._broken(f"a size of {size} bytes")
+        if size > self._max_bytes - (self._read + self._pos - _BLOCK):
+            raise self._too_big(size)
+        return size
+
+    def _extend(self, flag: bytes, data: bytes) -> None:
+        """Keep what an extended header says: of the next entry, or of all that follow."""
+        following = self._next or _Extended()
+        match flag:
+            case b"g":
+                self._set_global(parse_records(data, self._entry))
+                return
+            case b"x" | b"X":
+                following.records = parse_records(data, self._entry)
+            case b"L":
+                following.name = self._long(data)
+            case b"K":
+                following.link = self._long(data)
+            case _:
+                return  # V is a volume's label; A an ACL of Solaris, which belongs to no member
+        self._next = following
+
+    def _member(self, header: _Header, kind: Kind, size: int) -> Entry:
+        """Return the entry of a header, with what the headers before it say."""
+        own, self._next = self._next, None
+        name = self._entry
+        link = header.link.partition(b"\0")[0] if own is None or own.link is None else own.link
+        mode, uid, gid = self._fields.owner(header.owner)
+        mtime = self._fields.number(header.mtime) * 1_000_000_000
+        extra = None
+        records = own.records if own is not None else None
+        if records is not None or self._global:
+            extra = self._attributes(records or {})
+            name = extra.path if extra.path is not None else name
+            self._entry = name
+            link = extra.linkpath if extra.linkpath is not None else link
+            size = extra.size if extra.size is not None else size
+            uid = extra.uid if extra.uid is not None else uid
+            gid = extra.gid if extra.gid is not None else gid
+            mtime = extra.mtime if extra.mtime is not None else mtime
+            if not (extra.xattrs or extra.acls or extra.flags):
+                extra = None
+        path = clean_name(name, name)
+        kind, size = self._content_of(kind, size, path, is_directory=name[-1:] == b"/")
+        link = self._target(kind, path, link, name)
+        if not (0 <= uid <= _ID_MAX and 0 <= gid <= _ID_MAX):
+            raise self._broken(f"the owner {uid}:{gid}")
+        if not -(1 << 34) < mtime // 1_000_000_000 < 1 << 34:
+            raise self._broken(f"the time {mtime // 1_000_000_000}")
+        return Entry(path, kind, mode, uid, gid, size, mtime, link, extra)
+
+    def _attributes(self, records: Records) -> Attributes:
+        """Return what pax headers say of an entry: its own over the global ones."""
+        found = Attributes()
+        apply_records(self._global, found, self._entry)
+        apply_records(records, found, self._entry)
+        if found.size is not None and found.size > self._max_bytes - (self._read + self._pos - _BLOCK):
+            self._entry = self._entry if found.path is None else found.path
+            raise self._too_big(found.size)
+        return found
+
+    def _content_of(self, kind: Kind, size: int, path: bytes, *, is_directory: bool) -> tuple[Kind, int]:
+        """Return kind and size as they are meant; the content of a file is what comes next."""
+        if kind == "file":
+            if is_directory or path == b".":
+                return "dir", self._no_content(size, "a directory written as a file")
+            self._padding = -size % _BLOCK
+            self._left = size + self._padding
+            return kind, size
+        if path == b"." and kind != "dir":
+            raise self._broken(f"the root as a {kind}")
+        if kind == "dir":
+            return kind, 0  # POSIX lets it be a quota here; no content follows
+        return kind, self._no_content(size, f"a {kind}")
+
+    def _target(self, kind: Kind, path: bytes, link: bytes, name: bytes) -> bytes:
+        """Return where a link leads, b"" for anything else."""
+        if kind == "link":
+            self._check_link(path, link)
+            return link
+        return clean_name(link, name) if kind == "hardlink" else b""
 
     def _fill(self, need: int, *, first: bool = False) -> None:
         """Read until `need` bytes are in the buffer."""
@@ -350,6 +385,11 @@ class TarReader:
         if size:
             raise self._broken(f"{what} with {size} bytes of content")
         return 0
+
+    def _refused(self, flag: bytes) -> ArchiveError:
+        if flag == b"S":
+            return sparse(self._entry)
+        return self._broken(_REFUSED.get(flag, f"an entry of unknown type {flag!r}"))
 
     def _too_big(self, size: int) -> ArchiveError:
         return self._broken(
