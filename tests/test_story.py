@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import message
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,31 +32,6 @@ CLOSED = (
     "/dev",
 )
 OPEN = ("/var", "/var/log", "/tmp")
-
-# What the message of 2010 has in its fstab, without the order of its lines.
-MESSAGE = """
-/jails/j/mroot /jails/j/bind nullfs ro 0 0
-/jails/j/mroot /jails/j/heimdal nullfs ro 0 0
-/jails/j/mroot /jails/j/ldap nullfs ro 0 0
-/jails/s/ldap /jails/j/ldap/s nullfs ro 0 0
-/jails/s/bind /jails/j/bind/s nullfs ro 0 0
-/jails/s/heimdal /jails/j/heimdal/s nullfs ro 0 0
-/jails/t/heimdal /jails/j/heimdal/t nullfs rw 0 0
-/jails/t/bind /jails/j/bind/t nullfs rw 0 0
-/jails/t/ldap /jails/j/ldap/t nullfs rw 0 0
-/jails/j/mroot /jails/manage/bind nullfs rw 0 0
-/jails/j/mroot /jails/manage/heimdal nullfs rw 0 0
-/jails/j/mroot /jails/manage/ldap nullfs rw 0 0
-/jails/s/ldap /jails/manage/ldap/s nullfs rw 0 0
-/jails/s/bind /jails/manage/bind/s nullfs rw 0 0
-/jails/s/heimdal /jails/manage/heimdal/s nullfs rw 0 0
-/jails/t/heimdal /jails/manage/heimdal/t nullfs rw 0 0
-/jails/t/bind /jails/manage/bind/t nullfs rw 0 0
-/jails/t/ldap /jails/manage/ldap/t nullfs rw 0 0
-devfs /jails/manage/heimdal/dev devfs rw 0 0
-devfs /jails/manage/bind/dev devfs rw 0 0
-devfs /jails/manage/ldap/dev devfs rw 0 0
-"""
 
 
 def in_jail(root: Path, name: str, script: str) -> subprocess.CompletedProcess[str]:
@@ -163,7 +140,7 @@ def test_the_message_of_2010_is_rendered_line_by_line(cli) -> None:
     done = cli("fstab", *NAMES, "--platform", "freebsd", "--preset", "classic", "--manage", "boot")
     assert done.code == 0
     lines = done.out.splitlines()
-    assert sorted(lines) == sorted(MESSAGE.strip().splitlines())
+    assert sorted(lines) == sorted(message.JAILS + message.MANAGE)
     for name in NAMES:  # parents first
         own = [line.split()[1] for line in lines if f"/{name}" in line]
         assert own == [

@@ -1,40 +1,46 @@
-"""Lets the tests here import small_base, and run layout in this process."""
+"""What the tests of commands share: their modules beside them, layout in this process, a base, a client."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from net_yard import Outside
+    from yard import Said
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """How a command ended in this process, and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture(name="layout")
-def _layout(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """Run layout in this process: as a user does, only faster. Nothing may be a mistake of the program."""
-    from layout.cli.main import run
+def _layout() -> Callable[..., Said]:
+    """Run layout in this process: as a user does, only faster."""
+    from yard import layout
 
-    def call(*words: object) -> Said:
-        capsys.readouterr()
-        code = run([str(word) for word in words])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        assert "mistake in layout" not in err
-        return Said(code, out, err)
+    return layout
 
-    return call
+
+@pytest.fixture(name="base", scope="module")
+def _base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of small_base, for all tests of a module."""
+    from small_base import build
+
+    top = tmp_path_factory.mktemp("base").resolve()
+    top.chmod(0o755)
+    return build(top / "base")
+
+
+@pytest.fixture(name="client", scope="module")
+def _client() -> Iterator[Outside]:
+    """A client in a network of its own."""
+    from net_yard import missing, outside
+
+    if missing():
+        pytest.skip(f"needs {missing()}")
+    with outside() as client:
+        yield client

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from yard import Said, clear_mounts, layout
+from yard import Rooted, clear_mounts
 
 SOURCE = Path(__file__).parent / "fingerd.c"
 NAME = "finger"
@@ -69,7 +69,7 @@ def finger(query: str, port: int, address: str = "127.0.0.1") -> str:
     return text.decode()
 
 
-class Finger:
+class Finger(Rooted):
     """ROOT with one OS-less jail."""
 
     def __init__(self, top: Path, platform: str = "linux") -> None:
@@ -110,19 +110,6 @@ class Finger:
             network=network,
         )
         (self.root / f"etc/profiles/{NAME}.toml").write_text(text, encoding="utf-8")
-
-    def run(self, *words: object) -> Said:
-        return layout("--root", self.root, *words)
-
-    def ok(self, *words: object) -> str:
-        done = self.run(*words)
-        assert done.code == 0, done.err + done.out
-        return done.out
-
-    def fails(self, *words: object, code: int = 1) -> str:
-        done = self.run(*words)
-        assert done.code == code, done
-        return done.err
 
     def findings(self, *words: object) -> list[tuple[str, str, str]]:
         """Return code, severity and path of everything that verify finds."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from busybox_yard import BUSYBOX, busybox_yard, profile, web
-from yard import Yard, mount
+from yard import Yard, mount, nest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,14 +127,7 @@ def test_a_hostile_t_leads_nowhere_and_moves_no_cursor(fresh: Yard) -> None:
     hostile = t / "var/\x1b]0;owned\x07\n"
     hostile.write_bytes(BUSYBOX.read_bytes()[:64])
     hostile.chmod(0o4755)
-    deep = t / "var"
-    fd = os.open(deep, os.O_RDONLY)
-    for _ in range(300):
-        os.mkdir("d", dir_fd=fd)
-        below = os.open("d", os.O_RDONLY, dir_fd=fd)
-        os.close(fd)
-        fd = below
-    os.close(fd)
+    nest(t / "var", 300)
     begin = time.monotonic()
     done = fresh.run("audit", "a")
     assert time.monotonic() - begin < 60

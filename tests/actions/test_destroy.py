@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from yard import Yard, mount, umount, yard_at
+from yard import Yard, mount, nest, umount, yard_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,13 +173,7 @@ def test_an_open_session_is_named(yard: Yard) -> None:
 
 
 def deep(path: Path) -> None:
-    here = os.open(path, os.O_DIRECTORY)
-    for _ in range(5000):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_DIRECTORY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
+    nest(path, 5000)
 
 
 def immutable(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from busybox_yard import BUSYBOX, build, eventually, processes
-from net_yard import OUTSIDE, Outside, links, missing, outside, tables
+from net_yard import OUTSIDE, Outside, links, missing, tables
 from yard import Yard, clear_mounts, mount, umount
 
 if TYPE_CHECKING:
@@ -88,12 +88,6 @@ def _whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
         yard.run("stop", "cell")
         clear_mounts(top)
         shutil.rmtree(top)
-
-
-@pytest.fixture(name="client", scope="module")
-def _client() -> Iterator[Outside]:
-    with outside() as client:
-        yield client
 
 
 @pytest.fixture(name="yard")

@@ -15,13 +15,6 @@ from small_base import Entry, build, look
 pytestmark = pytest.mark.box
 
 
-@pytest.fixture(name="base", scope="module")
-def _base(tmp_path_factory) -> Path:
-    top = tmp_path_factory.mktemp("base").resolve()
-    top.chmod(0o755)
-    return build(top / "base")
-
-
 @pytest.fixture(name="made")
 def _made(root: Path, base: Path, layout) -> Path:
     """A ROOT with jails ldap and bind, not mounted."""

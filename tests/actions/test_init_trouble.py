@@ -17,13 +17,6 @@ from layout.cli.main import run
 pytestmark = pytest.mark.box
 
 
-@pytest.fixture(name="base", scope="module")
-def _base(tmp_path_factory) -> Path:
-    top = tmp_path_factory.mktemp("base").resolve()
-    top.chmod(0o755)
-    return build(top / "base")
-
-
 @pytest.fixture(name="place")
 def _place(tmp_path: Path) -> Path:
     """An empty directory, root's and closed."""

@@ -6,12 +6,11 @@ import json
 import os
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from yard import Yard, yard_at
+from yard import Said, Yard, yard_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,22 +31,13 @@ def _yard(whole: Yard) -> Yard:
     return whole
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a session ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-def manage(yard: Yard, script: str, *words: str, name: str = "a", before: tuple[str, ...] = ()) -> Ended:
+def manage(yard: Yard, script: str, *words: str, name: str = "a", before: tuple[str, ...] = ()) -> Said:
     """Run a script of sh in a session."""
     with yard.process(
         *before, "manage", name, *words, "--", "sh", "-c", script, stdin=subprocess.DEVNULL
     ) as session:
         out, err = session.communicate(timeout=60)
-    return Ended(session.returncode, out, err)
+    return Said(session.returncode, out, err)
 
 
 def options(yard: Yard, *words: str) -> dict[str, set[str]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from busybox_yard import BUSYBOX, busybox_yard, eventually, fetch, processes, profile
-from net_yard import CLIENT, HOST, OUTSIDE, Outside, links, missing, outside, tables
+from net_yard import CLIENT, HOST, OUTSIDE, Outside, links, missing, tables
 from yard import Yard
 
 if TYPE_CHECKING:
@@ -62,12 +62,6 @@ ready = {{ tcp = "{JAIL}:80", timeout = 30 }}
 def _whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
     with busybox_yard(tmp_path_factory.mktemp("network"), ("a",)) as yard:
         yield yard
-
-
-@pytest.fixture(name="client", scope="module")
-def _client() -> Iterator[Outside]:
-    with outside() as client:
-        yield client
 
 
 @pytest.fixture(name="yard")

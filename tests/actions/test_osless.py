@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from busybox_yard import eventually, processes
-from net_yard import OUTSIDE, Outside, missing, outside
+from net_yard import OUTSIDE, Outside
 from osless_yard import NAME, PROGRAM, Finger, finger, fingerd
 from yard import mount, mounts, umount
 
@@ -201,14 +201,6 @@ def test_show_and_status_know_it(jail: Finger) -> None:
     assert "log" in shown
     jail.ok("start", NAME)
     assert "direct" in jail.ok("status", NAME)
-
-
-@pytest.fixture(name="client", scope="module")
-def _client() -> Iterator[Outside]:
-    if missing():
-        pytest.skip(f"needs {missing()}")
-    with outside() as client:
-        yield client
 
 
 def test_a_redirect_leads_the_low_port_to_one_for_everybody(jail: Finger, client: Outside) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from busybox_yard import BUSYBOX, busybox_yard, eventually, processes, profile
 from probe_sabotage import remount
-from yard import Yard, mounts, yard_at
+from yard import Yard, mounts, nest, yard_at
 
 from layout.actions import probing
 from layout.actions.context import Context
@@ -154,13 +154,7 @@ def test_fifos_in_the_place_of_directories_keep_nobody_waiting(yard: Yard) -> No
 
 
 def test_a_deep_and_a_wide_tree_end_in_time(yard: Yard) -> None:
-    here = os.open(yard.root / "t/a/tmp", os.O_DIRECTORY)
-    for _ in range(5000):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_DIRECTORY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
+    nest(yard.root / "t/a/tmp", 5000)
     for number in range(3000):
         (yard.root / f"t/a/var/{number}").mkdir()
         (yard.root / f"t/a/tmp/{number}").symlink_to("/proc/self/root")

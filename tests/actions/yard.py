@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def layout(*words: object) -> Said:
     for stream in (out, err):
         stream.flush()
         texts.append(stream.buffer.getvalue().decode("utf-8", "surrogateescape"))
-    assert "mistake in layout" not in texts[1], texts[1]
+    assert not re.search("Traceback|mistake in layout", texts[1]), texts[1]
     return Said(code, texts[0], texts[1])
 
 
@@ -90,7 +91,37 @@ def clear_mounts(path: Path) -> None:
         subprocess.run(["umount", "-n", "-q", "-l", *reversed(targets)], stderr=subprocess.DEVNULL)
 
 
-class Yard:
+def nest(path: Path, levels: int) -> None:
+    """Make directories in one another, more than a path could name."""
+    here = os.open(path, os.O_DIRECTORY)
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_DIRECTORY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+
+class Rooted:
+    """A ROOT, and layout run for it in this process."""
+
+    root: Path
+
+    def run(self, *words: object) -> Said:
+        return layout("--root", self.root, *words)
+
+    def ok(self, *words: object) -> str:
+        done = self.run(*words)
+        assert done.code == 0, done.err + done.out
+        return done.out
+
+    def fails(self, *words: object, code: int = 1) -> str:
+        done = self.run(*words)
+        assert done.code == code, done
+        return done.err
+
+
+class Yard(Rooted):
     """ROOT with jails, and what tests do with it."""
 
     def __init__(self, top: Path, *words: object, names: tuple[str, ...] = ("a", "b")) -> None:
@@ -109,14 +140,6 @@ class Yard:
         if self._as_made.exists():
             shutil.rmtree(self._as_made)
         subprocess.run(["cp", "-a", self.root, self._as_made], check=True)
-
-    def run(self, *words: object) -> Said:
-        return layout("--root", self.root, *words)
-
-    def ok(self, *words: object) -> str:
-        done = self.run(*words)
-        assert done.code == 0, done.err + done.out
-        return done.out
 
     def process(self, *words: object, **more: Any) -> subprocess.Popen[str]:
         """Start layout in a process of its own."""

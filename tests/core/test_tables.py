@@ -12,37 +12,11 @@ from msgspec.structs import replace
 from layout.core import fstab, tables
 from layout.core.errors import UsageError
 from layout.core.model import Jail, Manage, Mount, Platform, Preset, Tables
+from tests import message
 
 TEMPLATES = Path(__file__).parent.parent.parent / "fstab.d"
 SHIPPED = [(platform, preset) for platform in Platform for preset in Preset]
 NAMES = ("ldap", "bind", "heimdal")
-
-# Mamalakis, freebsd-doc, 10 February 2010.
-MESSAGE_JAILS = """\
-/jails/j/mroot /jails/j/bind nullfs ro 0 0
-/jails/j/mroot /jails/j/heimdal nullfs ro 0 0
-/jails/j/mroot /jails/j/ldap nullfs ro 0 0
-/jails/s/ldap /jails/j/ldap/s nullfs ro 0 0
-/jails/s/bind /jails/j/bind/s nullfs ro 0 0
-/jails/s/heimdal /jails/j/heimdal/s nullfs ro 0 0
-/jails/t/heimdal /jails/j/heimdal/t nullfs rw 0 0
-/jails/t/bind /jails/j/bind/t nullfs rw 0 0
-/jails/t/ldap /jails/j/ldap/t nullfs rw 0 0
-""".splitlines()
-MESSAGE_MANAGE = """\
-/jails/j/mroot /jails/manage/bind nullfs rw 0 0
-/jails/j/mroot /jails/manage/heimdal nullfs rw 0 0
-/jails/j/mroot /jails/manage/ldap nullfs rw 0 0
-/jails/s/ldap /jails/manage/ldap/s nullfs rw 0 0
-/jails/s/bind /jails/manage/bind/s nullfs rw 0 0
-/jails/s/heimdal /jails/manage/heimdal/s nullfs rw 0 0
-/jails/t/heimdal /jails/manage/heimdal/t nullfs rw 0 0
-/jails/t/bind /jails/manage/bind/t nullfs rw 0 0
-/jails/t/ldap /jails/manage/ldap/t nullfs rw 0 0
-devfs /jails/manage/heimdal/dev devfs rw 0 0
-devfs /jails/manage/bind/dev devfs rw 0 0
-devfs /jails/manage/ldap/dev devfs rw 0 0
-""".splitlines()
 
 
 def shipped(platform: Platform, preset: Preset) -> tables.Template:
@@ -69,8 +43,8 @@ def test_classic_on_freebsd_is_the_message_byte_for_byte() -> None:
     both = [tables.expand(template, "/jails", each) for each in jails]
     ours = [line for table in both for line in lines(table.jail, Platform.FREEBSD)]
     manage = [line for table in both for line in lines(table.manage, Platform.FREEBSD)]
-    assert sorted(ours) == sorted(MESSAGE_JAILS)
-    assert sorted(manage) == sorted(MESSAGE_MANAGE)
+    assert sorted(ours) == sorted(message.JAILS)
+    assert sorted(manage) == sorted(message.MANAGE)
 
 
 @all_shipped()
