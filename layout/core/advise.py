@@ -111,53 +111,50 @@ def _name(facts: Facts) -> str:
 
 
 def _reasons(facts: Facts) -> tuple[Reason, ...]:
-    host = sorted(_HOST & facts.names)
     login = sorted(_LOGIN & facts.names)
-    # What logs users in may lead tunnels for them, which is an option: sshd(8).
-    devices = [one for one in facts.devices if not (login and one.startswith(_TUNNELS))]
-    needs_host = [f"it names {', '.join(devices)}"] if devices else []
-    needs_host += [f"it calls {', '.join(host)}"] if host else []
-    big = facts.files > MOST_FILES or facts.size > MOST_BYTES
-    closure = f"{facts.files} files, {facts.size / 1e6:.1f} MB"
-    against_thin = []
-    if facts.form == "script":
-        against_thin.append(f"it is a script for {facts.interpreter}, whose modules no file names")
-    if facts.lacking:
-        against_thin.append(f"its closure cannot be had, for {facts.lacking}")
-    if big:
-        against_thin.append(f"its closure is large: {closure}")
-    if facts.runs:
-        against_thin.append(f"it runs other programs: {some(facts.runs, _NAMED)}")
-    if facts.config_writable:
-        against_thin.append(f"its user writes to its configuration: {some(facts.config_writable, _NAMED)}")
-    small = (
-        f"its closure is small: {closure}" if facts.form == "dynamic" else "it would do, but it needs nothing"
-    )
+    host = _needs_of_host(facts, logs_in=bool(login))
+    against = _against_thin(facts)
+    is_dynamic = facts.form == "dynamic"
+    small = f"its closure is small: {_closure(facts)}" if is_dynamic else "it would do, but it needs nothing"
+    service = f"{host}: that is the host's" if host else "it asks for nothing of that kind"
+    full = _full(login, but="; but it asks for what is the host's" if host else "")
     return (
-        Reason(
-            Kind.SERVICE,
-            bool(needs_host),
-            f"{'; '.join(needs_host)}: that is the host's"
-            if needs_host
-            else "it asks for nothing of that kind",
-        ),
-        Reason(
-            Kind.FULL,
-            bool(login) and not needs_host,
-            _full(login, but="; but it asks for what is the host's" if needs_host else ""),
-        ),
-        Reason(
-            Kind.OSLESS,
-            facts.form == "static" and not facts.runs,
-            _osless(facts),
-        ),
-        Reason(Kind.THIN, facts.form == "dynamic" and not against_thin, "; ".join(against_thin) or small),
-        Reason(
-            kind=Kind.SHARED,
-            suits=True,
-            why="; ".join(against_thin) if against_thin else "it would do, with more around it than it needs",
-        ),
+        Reason(Kind.SERVICE, bool(host), service),
+        Reason(Kind.FULL, bool(login) and not host, full),
+        Reason(Kind.OSLESS, facts.form == "static" and not facts.runs, _osless(facts)),
+        Reason(Kind.THIN, is_dynamic and not against, against or small),
+        Reason(Kind.SHARED, suits=True, why=against or "it would do, with more around it than it needs"),
     )
+
+
+def _needs_of_host(facts: Facts, *, logs_in: bool) -> str:
+    """Say what of the host it asks for, "" for nothing."""
+    # What logs users in may lead tunnels for them, which is an option: sshd(8).
+    devices = [one for one in facts.devices if not (logs_in and one.startswith(_TUNNELS))]
+    calls = sorted(_HOST & facts.names)
+    found = [f"it names {', '.join(devices)}"] if devices else []
+    found += [f"it calls {', '.join(calls)}"] if calls else []
+    return "; ".join(found)
+
+
+def _closure(facts: Facts) -> str:
+    return f"{facts.files} files, {facts.size / 1e6:.1f} MB"
+
+
+def _against_thin(facts: Facts) -> str:
+    """Say what speaks against a root made of its closure, "" for nothing."""
+    found = []
+    if facts.form == "script":
+        found.append(f"it is a script for {facts.interpreter}, whose modules no file names")
+    if facts.lacking:
+        found.append(f"its closure cannot be had, for {facts.lacking}")
+    if facts.files > MOST_FILES or facts.size > MOST_BYTES:
+        found.append(f"its closure is large: {_closure(facts)}")
+    if facts.runs:
+        found.append(f"it runs other programs: {some(facts.runs, _NAMED)}")
+    if facts.config_writable:
+        found.append(f"its user writes to its configuration: {some(facts.config_writable, _NAMED)}")
+    return "; ".join(found)
 
 
 def _full(login: list[str], but: str) -> str:

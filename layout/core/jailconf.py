@@ -11,7 +11,7 @@ from layout.core import fstab, packetfilter
 from layout.core.errors import LayoutError, UsageError
 from layout.core.hostblock import digest
 from layout.core.kinds import osless, service
-from layout.core.model import Boot, JailPlan, Kind, Manage, Platform, Site
+from layout.core.model import Boot, Jail, JailPlan, Kind, Manage, Platform, Site
 from layout.core.service import Service
 
 _ALLOW = """
@@ -117,7 +117,6 @@ def parameters(plan: JailPlan, site: Site) -> list[tuple[str, Value]]:
     whose dependency it does not find. Order is kept by jail_list and by `layout start`.
     """
     jail = plan.jail
-    wanted = jail.settings.jail
     root = f"{site.root}/j/{jail.name}"
     found: list[tuple[str, Value]] = [
         ("path", root),
@@ -125,15 +124,7 @@ def parameters(plan: JailPlan, site: Site) -> list[tuple[str, Value]]:
         *_addresses(plan),
     ]
     if jail.boot is Boot.JAIL:
-        table = f"{site.etc}/fstab.d/{jail.name}.fstab"
-        always = plan.tables.manage if jail.manage is Manage.BOOT else ()
-        tables = [table, f"{site.etc}/fstab.d/{jail.name}.manage.fstab"] if always else [table]
-        # What is mounted still, by layout or for a jail that died, would make mount.fstab fail (EDEADLK).
-        found.append(("exec.prepare", [*_interface(plan), release(root, tables)]))
-        if always:
-            # mount.fstab takes several files in newer releases only.
-            found.append(("mount", [fstab.render_line(mount, Platform.FREEBSD) for mount in always]))
-        found.append(("mount.fstab", table))
+        found += _mounts(plan, site, root)
     elif made := _interface(plan):
         found.append(("exec.prepare", made))
     if jail.kind is Kind.OSLESS:
@@ -141,20 +132,8 @@ def parameters(plan: JailPlan, site: Site) -> list[tuple[str, Value]]:
     else:
         if not any(mount.target == f"{root}/dev" for mount in plan.tables.jail):
             found.append(("mount.devfs", True))
-        found.append(("devfs_ruleset", wanted.devfs_ruleset))
-    found += [("enforce_statfs", wanted.enforce_statfs), ("children.max", 0)]
-    if wanted.securelevel >= 0:
-        found.append(("securelevel", wanted.securelevel))
-    for word in wanted.allow:
-        if word not in ALLOW:
-            raise UsageError(
-                f"profile {jail.profile}: jail.allow",
-                repr(word),
-                "a privilege of jail(8)",
-                f"known: {' '.join(sorted(ALLOW))}",
-            )
-    found += [(f"allow.{word}", False) for word in DEFAULT_ON if word not in wanted.allow]
-    found += [(f"allow.{word}", True) for word in wanted.allow]
+        found.append(("devfs_ruleset", jail.settings.jail.devfs_ruleset))
+    found += _limits(jail)
     # Stays when its last process ends: a jail that vanishes on its own leaves its mounts behind.
     found.append(("persist", True))
     if jail.kind is Kind.OSLESS:
@@ -204,6 +183,40 @@ def policy(plan: JailPlan, site: Site) -> list[str]:
             else:
                 found.append(f"{name}={value}")
     return found
+
+
+def _mounts(plan: JailPlan, site: Site, root: str) -> Iterator[tuple[str, Value]]:
+    """Yield what has jail(8) mount a jail, and before that unmount what would be in its way."""
+    jail = plan.jail
+    table = f"{site.etc}/fstab.d/{jail.name}.fstab"
+    always = plan.tables.manage if jail.manage is Manage.BOOT else ()
+    tables = [table, f"{site.etc}/fstab.d/{jail.name}.manage.fstab"] if always else [table]
+    # What is mounted still, by layout or for a jail that died, would make mount.fstab fail (EDEADLK).
+    yield "exec.prepare", [*_interface(plan), release(root, tables)]
+    if always:
+        # mount.fstab takes several files in newer releases only.
+        yield "mount", [fstab.render_line(mount, Platform.FREEBSD) for mount in always]
+    yield "mount.fstab", table
+
+
+def _limits(jail: Jail) -> Iterator[tuple[str, Value]]:
+    """Yield what root of the jail may do. Raises UsageError for a privilege that jail(8) does not have."""
+    wanted = jail.settings.jail
+    yield "enforce_statfs", wanted.enforce_statfs
+    yield "children.max", 0
+    if wanted.securelevel >= 0:
+        yield "securelevel", wanted.securelevel
+    for word in wanted.allow:
+        if word not in ALLOW:
+            known = f"known: {' '.join(sorted(ALLOW))}"
+            raise UsageError(
+                f"profile {jail.profile}: jail.allow", repr(word), "a privilege of jail(8)", known
+            )
+    for word in DEFAULT_ON:
+        if word not in wanted.allow:
+            yield f"allow.{word}", False
+    for word in wanted.allow:
+        yield f"allow.{word}", True
 
 
 def release(root: str, tables: Sequence[str]) -> str:
@@ -369,14 +382,13 @@ def assignments(plans: Sequence[JailPlan], current: Mapping[str, str]) -> dict[s
     `current`: what they are. A jail that is not in jail_list is not started by rc.d/jail.
     """
     plans = [plan for plan in plans if has_file(plan)]
+    booted = [plan.jail for plan in plans if plan.jail.boot is not Boot.NONE]
     listed = current.get("jail_list", "").split()
     names = ordered(plans, listed)
-    wanted = {}
-    if any(plan.jail.boot is not Boot.NONE for plan in plans):
-        wanted["jail_enable"] = "YES"
+    wanted = {"jail_enable": "YES"} if booted else {}
     cloned = current.get("cloned_interfaces", "").split()
-    more = [plan.jail.settings.network.interface for plan in plans if plan.jail.boot is not Boot.NONE]
-    lacking = [name for name in dict.fromkeys(more) if _is_cloned(name) and name not in cloned]
+    more = dict.fromkeys(jail.settings.network.interface for jail in booted)
+    lacking = [name for name in more if _is_cloned(name) and name not in cloned]
     if lacking:
         wanted["cloned_interfaces"] = " ".join((*cloned, *lacking))
     if names != listed:
@@ -384,13 +396,10 @@ def assignments(plans: Sequence[JailPlan], current: Mapping[str, str]) -> dict[s
     if any(plan.jail.settings.jail.depend for plan in plans if plan.jail.name in names):
         # So that a jail ends before those it depends on.
         wanted["jail_reverse_stop"] = "YES"
-    booted = [
-        plan.jail for plan in plans if plan.jail.kind is Kind.OSLESS and plan.jail.boot is not Boot.NONE
-    ]
-    for jail in booted:
-        wanted[f"{osless.rc_name(jail.name)}_enable"] = "YES"
+    without_os = [jail for jail in booted if jail.kind is Kind.OSLESS]
+    wanted |= {f"{osless.rc_name(jail.name)}_enable": "YES" for jail in without_os}
     types = current.get("extra_netfs_types", "NO")
-    if any(jail.boot is Boot.FSTAB for jail in booted) and "nullfs" not in re.split(r"[\s:]+", types):
+    if any(jail.boot is Boot.FSTAB for jail in without_os) and "nullfs" not in re.split(r"[\s:]+", types):
         # So that mountcritlocal leaves every nullfs to mountcritremote, which comes after ZFS.
         wanted["extra_netfs_types"] = "nullfs" if types in {"", "NO"} else f"{types} nullfs"
     # As checkyesno of rc.subr reads them.

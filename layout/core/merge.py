@@ -138,19 +138,14 @@ def _both_changed(
     path: str, old: ManifestEntry | None, new: ManifestEntry, ours: ManifestEntry, read: Read
 ) -> Change | None:
     if new.kind == "link":
-        if new.target != ours.target and (old is None or old.target not in (new.target, ours.target)):
-            raise Clash(f"a link to {ours.target} in the jail and to {new.target} in the base")
-        target = new.target if old is not None and ours.target == old.target else ours.target
-        done = msgspec.structs.replace(new, target=target)
-        return None if _same(done, ours) else Change("updated", path, done)
-    attributes = {
-        name: _either(
-            f"{name} changed on both sides", getattr(old, name) if old is not None else None, theirs, mine
-        )
-        for name in ("mode", "uid", "gid")
-        for theirs, mine in [(getattr(new, name), getattr(ours, name))]
-    }
-    done = msgspec.structs.replace(ours, nlink_of="", **attributes)
+        return _both_links(path, old, new, ours)
+    done = msgspec.structs.replace(
+        ours,
+        nlink_of="",
+        mode=_either("mode", old.mode if old is not None else None, new.mode, ours.mode),
+        uid=_either("uid", old.uid if old is not None else None, new.uid, ours.uid),
+        gid=_either("gid", old.gid if old is not None else None, new.gid, ours.gid),
+    )
     if new.kind == "dir":
         return None if _same(done, ours) else Change("mode", path, done)
     if new.digest == ours.digest or (old is not None and old.digest == new.digest):
@@ -166,12 +161,23 @@ def _both_changed(
     return Change("merged", path, msgspec.structs.replace(done, size=len(data), digest=""), "data", data)
 
 
-def _either(reason: str, old: int | None, new: int, ours: int) -> int:
+def _both_links(
+    path: str, old: ManifestEntry | None, new: ManifestEntry, ours: ManifestEntry
+) -> Change | None:
+    if new.target != ours.target and (old is None or old.target not in (new.target, ours.target)):
+        raise Clash(f"a link to {ours.target} in the jail and to {new.target} in the base")
+    target = new.target if old is not None and ours.target == old.target else ours.target
+    done = msgspec.structs.replace(new, target=target)
+    return None if _same(done, ours) else Change("updated", path, done)
+
+
+def _either(name: str, old: int | None, new: int, ours: int) -> int:
+    """Return the one that changed of two numbers. Raises Clash when both did, differently."""
     if new in (old, ours):
         return ours
     if ours == old:
         return new
-    raise Clash(reason)
+    raise Clash(f"{name} changed on both sides")
 
 
 def _keep_what_is_in_use(changes: dict[str, Change], ours: Tree) -> None:

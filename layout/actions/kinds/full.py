@@ -224,7 +224,8 @@ def _network_of_linux(context: Context, root: Dir, plan: JailPlan) -> Iterator[F
 
 
 def _network_of_freebsd(plan: JailPlan) -> Iterator[Finding]:
-    from layout.host.freebsd import jails, pf
+    """The addresses of a running jail, and its rules, are those of its plan."""
+    from layout.host.freebsd import jails
 
     jail, network = plan.jail, plan.jail.settings.network
     hint = f"layout restart {jail.name}"
@@ -234,14 +235,21 @@ def _network_of_freebsd(plan: JailPlan) -> Iterator[Finding]:
         now = {word for word in is_.replace(",", " ").split() if word != "-"}
         if wanted - now:
             yield error("S2-address", f"jail {jail.name}", f"{key} {is_ or 'none'}", ", ".join(wanted), hint)
-    if not network.apply:
-        return
+    if network.apply:
+        yield from _rules_of_freebsd(plan)
+
+
+def _rules_of_freebsd(plan: JailPlan) -> Iterator[Finding]:
+    """The rules that pf has of a jail are those of its plan, and can have an effect."""
+    from layout.host.freebsd import pf
+
+    hint = f"layout restart {plan.jail.name}"
     if not pf.is_enabled():
         expected = "pf enabled, for the rules of its profile"
         yield error(
             "S2-rules", "pf", "disabled, or not there", expected, "sysrc pf_enable=YES; service pf start"
         )
-    anchor = packetfilter.anchor(jail.name)
+    anchor = packetfilter.anchor(plan.jail.name)
     planned = packetfilter.rules(plan)
     found = pf.translations(anchor)
     if found is None:

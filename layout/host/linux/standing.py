@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from layout.core import mountinfo
 from layout.core.errors import LayoutError
 from layout.core.model import Mount
+from layout.core.mountinfo import MountPoint
 from layout.host.linux import intruders, namespaces_filter, process, procs, table
 
 _CHECKED = ("ro", "nosuid", "nodev", "noexec")
@@ -40,19 +41,25 @@ def drift(
     except (LayoutError, OSError):
         return
     planned = list(mounts)
-    top = planned[0].target
-    for mount in planned:
-        inside = mount.target[len(top) :] or "/"
-        seen = [one for one in found if one.target == inside]
-        lacking = [
-            word for word in _CHECKED if word in mount.options and (not seen or word not in seen[-1].options)
-        ]
-        if lacking:
-            where = f"{inside} of process {pid}"
-            yield where, f"without {', '.join(lacking)}" if seen else "no mount", ",".join(mount.options)
+    yield from _weaker(pid, planned, found)
     try:
         yield from intruders.mounts(pid, planned, found, sources)
         yield from intruders.processes(pid, capabilities, setuid=setuid)
     except (FileNotFoundError, ProcessLookupError):
         if procs.identify(pid) is not None:
             raise
+
+
+def _weaker(
+    pid: int, planned: Sequence[Mount], found: Sequence[MountPoint]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield the planned mounts that are not in the process's namespace, or without options that they need."""
+    top = planned[0].target
+    for mount in planned:
+        inside = mount.target[len(top) :] or "/"
+        seen = [one for one in found if one.target == inside]
+        have = seen[-1].options if seen else frozenset()
+        lacking = [word for word in _CHECKED if word in mount.options and word not in have]
+        if lacking:
+            where = f"{inside} of process {pid}"
+            yield where, f"without {', '.join(lacking)}" if seen else "no mount", ",".join(mount.options)
