@@ -65,6 +65,8 @@ mount -n --bind "$1/var" /var
 mount -n --bind "$1/jails" /jails
 mount -n -t tmpfs -o mode=755,nosuid,nodev run /run
 mount -n -t proc -o nosuid,nodev,noexec proc /proc
+# One without anything over it, or no user namespace in here could mount a /proc of its own.
+mount -n -t proc -o nosuid,nodev,noexec proc "$1/proc"
 mount -n --bind /proc/sys /proc/sys
 for part in net user; do mount -n --bind "/proc/sys/$part" "/proc/sys/$part"; done
 mount -n -o remount,bind,ro,nosuid,nodev,noexec /proc/sys
@@ -101,7 +103,7 @@ class Booted:
     def __init__(self, state: Path) -> None:
         self.state = state
         self.group = f"layout-tests-{uuid.uuid4().hex[:12]}"
-        for name in ("etc", "work", "system", "var/log", "var/tmp", "var/lib", "jails"):
+        for name in ("etc", "work", "system", "var/log", "var/tmp", "var/lib", "jails", "proc"):
             (state / name).mkdir(parents=True)
         (state / "jails").chmod(0o700)
         (state / "etc/fstab").write_text("")
@@ -134,6 +136,10 @@ class Booted:
             time.sleep(0.05)
         said = self.inside("systemctl", "is-system-running", "--wait").stdout.strip()
         assert said in {"running", "degraded"}, f"{said}\n{self.console()}"
+
+    def file(self, path: str) -> Path:
+        """Return where one of its files is seen from here: its /etc is an overlay, only to be changed so."""
+        return Path(f"/proc/{self.pid}/root{path}")
 
     def inside(self, *words: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command in the namespaces of its process 1."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -62,12 +63,13 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
-TemporaryFileSystem=/run:mode=0755,size=16m,nosuid,nodev,noexec
-TemporaryFileSystem=/dev/shm:mode=1777,nosuid,nodev,noexec
 UMask=0022
 """
+_RUN = "TemporaryFileSystem=/run:mode=0755,size=16m,nosuid,nodev,noexec"
+_SHM = "TemporaryFileSystem=/dev/shm:mode=1777,nosuid,nodev,noexec"
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ON_THE_HOST = ("/usr/bin/nsenter", "--target=1", "--mount", "--")
 """A "+" frees a command of what the settings forbid, not of a mount namespace with their tmpfs and binds:
 what it mounts there, or makes in /run, nobody else sees."""
@@ -78,18 +80,50 @@ def unit_name(name: str) -> str:
     return f"layout-{name}.service"
 
 
-def quote(word: str, *, command: bool = False) -> str:
-    """Return a word for a unit file: quoted where it must be, with % doubled, and $ in commands."""
+def quote(word: str, *, command: bool = False, apart: str = "") -> str:
+    """Return a word for a unit file: quoted where it must be, with % doubled, and $ in commands.
+
+    `apart`: what else separates words there.
+    """
     text = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    text = text.replace("\n", "\\n").replace("\t", "\\t")
+    # systemd ends a line at a carriage return as well.
+    text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
     if command:
         text = text.replace("$", "$$")
-    plain = text and not set(text) & set(" '\"\\;") and text == text.strip()
+    plain = text and not set(text) & set(f" '\"\\;{apart}")
     return text if plain else f'"{text}"'
 
 
-def _words(words: Iterable[str]) -> str:
-    return " ".join(quote(word, command=True) for word in words)
+def command_line(words: Iterable[str]) -> str:
+    """Return a command for a unit file. Only of its arguments are variables replaced, not of its program."""
+    first, *others = words
+    return " ".join([quote(first), *(quote(word, command=True) for word in others)])
+
+
+def _nspawn_word(word: str) -> str:
+    """Return a word for a .nspawn file, which knows quotes, but no escapes, variables or specifiers.
+
+    Raises LayoutError for one that it cannot have.
+    """
+    if _CONTROL.search(word):
+        raise LayoutError(repr(word), "a control character", "a word that systemd.nspawn(5) can hold")
+    if word and not set(word) & set(" '\"\\;#"):
+        return word
+    # A quote stands in quotes of the other kind.
+    return "'\"'".join(f'"{part}"' for part in word.split('"'))
+
+
+def bare_path(path: str) -> str:
+    """Return a path for a setting that takes its line as it is: a quote is a letter there.
+
+    Raises LayoutError for a path that no line can hold.
+    """
+    if _CONTROL.search(path) or path != path.strip() or path.endswith("\\") or not path.isprintable():
+        hint = "choose a ROOT without them"
+        raise LayoutError(
+            path, "a control character, or one of no encoding", "a path that a unit can hold", hint
+        )
+    return path.replace("%", "%%")
 
 
 def render_unit(plan: JailPlan, host: Host) -> str:
@@ -109,84 +143,100 @@ def render_unit(plan: JailPlan, host: Host) -> str:
         "After=network-online.target",
         "Wants=network-online.target",
         f"RequiresMountsFor={quote(host.root)}",
-        f"AssertPathExists={quote(f'{host.root}/s/{jail.name}/etc/passwd')}",
+        f"AssertPathExists={bare_path(f'{host.root}/s/{jail.name}/etc/passwd')}",
         "",
         "[Service]",
         "Type=exec",
         # Mounted by layout, all of it or nothing, and read back.
-        f"ExecStartPre=+{_words((*_ON_THE_HOST, *host.layout, 'mount', jail.name))}",
+        f"ExecStartPre=+{command_line((*_ON_THE_HOST, *host.layout, 'mount', jail.name))}",
     ]
     for one in host.directories:
-        words = ("-d", "-o", str(one.uid), "-g", str(one.gid), "-m", f"{one.mode:04o}")
-        made = ("/usr/bin/install", *words, f"{runs}/{one.path}")
-        lines.append(f"ExecStartPre=+{_words((*_ON_THE_HOST, *made))}")
+        lines.append(f"ExecStartPre=+{command_line((*_ON_THE_HOST, *_made(jail.name, one)))}")
     addresses = [a for a in (*network.ip4, *network.ip6) if a not in {"inherit", "disable"}]
     for address in addresses if network.interface else ():
         lines.append(f"ExecStartPre=+-/sbin/ip address add {address} dev {network.interface}")
         lines.append(f"ExecStopPost=+-/sbin/ip address del {address} dev {network.interface}")
-    lines.append(f"ExecStart={_words(host.command)}")
+    lines.append(f"ExecStart={command_line(host.command)}")
     if service.reload_signal:
         lines.append(f"ExecReload=+/bin/kill -{service.reload_signal} $MAINPID")
     if host.directories:
-        lines.append(f"ExecStopPost=+{_words((*_ON_THE_HOST, '/bin/rm', '-rf', runs))}")
+        lines.append(f"ExecStopPost=+{command_line((*_ON_THE_HOST, '/bin/rm', '-rf', runs))}")
     lines += [
         f"KillSignal=SIG{service.stop_signal}",
         "KillMode=mixed",
         f"TimeoutStopSec={service.stop_timeout}",
         "Restart=on-failure",
         f"SyslogIdentifier=layout-{jail.name}",
-        f"RootDirectory={quote(plan.tables.jail[0].target)}",
+        f"RootDirectory={bare_path(plan.tables.jail[0].target)}",
         "RootDirectoryStartOnly=yes",
         "MountAPIVFS=yes",
     ]
     tops = dict.fromkeys(one.path.partition("/")[0] for one in host.directories)
     # '-': for the commands before the service, which have this namespace too, they are not there yet.
     for top in tops:
-        lines += [f"BindPaths=-{runs}/{top}:/run/{top}", f"NoExecPaths=-+/run/{top}"]
+        bound = ":".join(quote(path, apart=":") for path in (f"-{runs}/{top}", f"/run/{top}"))
+        lines += [f"BindPaths={bound}", f"NoExecPaths={quote(f'-+/run/{top}')}"]
     lines += [f"Environment={quote(setting)}" for setting in service.environment]
     # No User=: systemd looks for it, number or name, in the host's own passwd(5), and else starts nothing.
     lines.append(f"CapabilityBoundingSet={' '.join(f'CAP_{name.upper()}' for name in host.kept)}")
     if network.ip4 == ("disable",) and network.ip6 == ("disable",):
         lines.append("PrivateNetwork=yes")
+    lines += [_RUN, _SHM]
     return "\n".join(lines) + f"\n{_CLOSED}\n[Install]\nWantedBy=multi-user.target\n"
+
+
+def _made(name: str, one: RunDirectory) -> tuple[str, ...]:
+    """Return the command that makes a directory of the jail's /run."""
+    words = ("-d", "-o", str(one.uid), "-g", str(one.gid), "-m", f"{one.mode:04o}")
+    return ("/usr/bin/install", *words, f"/run/layout/{name}/{one.path}")
 
 
 def render_nspawn(plan: JailPlan, host: Host, *, user_namespace: bool) -> str:
     """Return the text of NAME.nspawn for /etc/systemd/nspawn. Raises LayoutError for an unfit ROOT."""
     jail, service, network = plan.jail, plan.jail.settings.service, plan.jail.settings.network
     places = [f"{plan.tables.jail[0].target}/{half}" for half in ("s", "t")]
-    for path in places:
+    tops = list(dict.fromkeys(one.path.partition("/")[0] for one in host.directories))
+    for path in (*places, *tops):
         if set(path) & set(' :"\\\n\t'):
             hint = "choose a ROOT without them"
             raise LayoutError(path, "a blank, colon or quote", "a path that systemd.nspawn(5) can hold", hint)
-    mapped = ":idmap" if user_namespace else ""
-    dropped = [name for name in host.capabilities if name.lower() not in host.kept]
+    runs, mapped = f"/run/layout/{jail.name}", ":idmap" if user_namespace else ""
+    # Without CAP_KILL the stub that is process 1 could not end a service that is another user: of its own
+    # namespace alone, where there is nobody else.
+    kept = tuple(dict.fromkeys((*host.kept, "kill")))
+    dropped = [name for name in host.capabilities if name.lower() not in kept]
     lines = [
         f"# {jail.name}.nspawn: generated by layout render nspawn, for /etc/systemd/nspawn.",
         f"# It goes with the machine directory: ln -s {host.root}/j/mroot /var/lib/machines/{jail.name}",
-        "# and with two lines of a drop-in (systemctl edit systemd-nspawn@.service), or it starts neither",
-        "# with the jail's /tmp nor without its mounts:",
+        f"# and with a drop-in, for its mounts and /tmp (systemctl edit systemd-nspawn@{jail.name}.service):",
+        "#   [Service]",
         "#   Environment=SYSTEMD_NSPAWN_TMPFS_TMP=0",
-        f"#   ExecStartPre={_words((*host.layout, 'mount', '%i')).replace('%%i', '%i')}",
+        f"#   ExecStartPre={command_line((*host.layout, 'mount', jail.name))}",
+        *(f"#   ExecStartPre={command_line(_made(jail.name, one))}" for one in host.directories),
+        *([f"#   ExecStopPost={command_line(('/bin/rm', '-rf', runs))}"] if host.directories else []),
+        "# Its /run and /dev are nspawn's own, and executable; `layout start` closes them, this does not.",
         "[Exec]",
         "Boot=no",
         "ProcessTwo=yes",
-        f"Parameters={' '.join(quote(word) for word in host.command)}",
+        f"Parameters={' '.join(_nspawn_word(word) for word in host.command)}",
         f"Hostname={network.hostname or jail.name}",
-        f"KillSignal=SIG{service.stop_signal}",
+        # To the stub: it sends SIGTERM to the service, and does not heed one itself.
+        "KillSignal=SIGRTMIN+3",
         f"PrivateUsers={'pick' if user_namespace else 'no'}",
         "NoNewPrivileges=yes",
         f"DropCapability={' '.join(f'CAP_{name}' for name in dropped)}",
         "ResolvConf=off",
         "Timezone=off",
         "LinkJournal=no",
-        *(f"Environment={quote(setting)}" for setting in service.environment),
+        *(f"Environment={_nspawn_word(setting)}" for setting in service.environment),
     ]
-    if host.kept:
-        lines.append(f"Capability={' '.join(f'CAP_{name.upper()}' for name in host.kept)}")
+    lines.append(f"Capability={' '.join(f'CAP_{name.upper()}' for name in kept)}")
     lines += ["", "[Files]", "ReadOnly=yes"]
     lines += ["PrivateUsersOwnership=map"] if user_namespace else []
     lines += [f"BindReadOnly={places[0]}:/s{mapped}", f"Bind={places[1]}:/t{mapped}"]
+    # nspawn's own are executable; without its own /run it does not start.
+    lines.append(_SHM)
+    lines += [f"Bind={runs}/{top}:/run/{top}{mapped}" for top in tops]
     private = network.ip4 == ("disable",) and network.ip6 == ("disable",)
     lines += ["", "[Network]", f"Private={'yes' if private else 'no'}", "VirtualEthernet=no"]
     return "\n".join(lines) + "\n"

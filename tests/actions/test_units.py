@@ -13,7 +13,8 @@ from busybox_yard import BUSYBOX, busybox_yard, profile, web
 from yard import Yard
 
 from layout.actions.context import Context
-from layout.core.units import quote
+from layout.core.errors import LayoutError
+from layout.core.units import bare_path, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,6 +138,31 @@ def test_a_file_is_for_one_jail(yard: Yard, words: tuple[str, ...]) -> None:
     assert "one jail" in done.err
 
 
+HOSTILE = r"""
+[linux.service]
+command = ["/bin/sh", "-c", "echo %n $HOME"]
+environment = ["A=\"b\" c\\d it's 50% $E"]
+"""
+
+
+def test_an_nspawn_file_can_quote_but_not_escape(yard: Yard) -> None:
+    profile(yard, "default", HOSTILE)
+    try:
+        lines = yard.ok("render", "nspawn", "a").splitlines()
+    finally:
+        profile(yard, "default", SERVICE)
+    assert r'''Environment="A="'"'"b"'"'" c\d it's 50% $E"''' in lines
+    assert r'''Parameters=/bin/sh -c "echo %n $HOME"''' in lines
+
+
+def test_a_setting_that_is_one_path_has_it_without_quotes() -> None:
+    """As `RootDirectory="/a b"` it would be no absolute path, and the unit would not start."""
+    assert bare_path('/a b/50%/$c "d" \\e') == '/a b/50%%/$c "d" \\e'
+    for path in ("/a\nExecStart=/bin/sh", "/a\r", "/a ", "/a\\", "/a\udcff"):
+        with pytest.raises(LayoutError, match="a unit can hold"):
+            bare_path(path)
+
+
 @pytest.mark.parametrize(
     ("word", "text"),
     [
@@ -148,6 +174,7 @@ def test_a_file_is_for_one_jail(yard: Yard, words: tuple[str, ...]) -> None:
         ("$HOME", "$$HOME"),
         ("a;b", '"a;b"'),
         ("back\\slash", '"back\\\\slash"'),
+        ("a\rb\nc\td", '"a\\x0db\\x0ac\\x09d"'),
     ],
 )
 def test_words_are_quoted_as_systemd_reads_them(word: str, text: str) -> None:

@@ -31,7 +31,7 @@ description = "a test"
 """ + web(
     8080,
     more="""user = "web"
-environment = ["A=50% of $HOME", "B=\\"two  words\\" \\\\n; #"]
+environment = ["A=50% of $HOME ${HOME} %n", "B=\\"two  words\\" it's \\\\n; #\\\\"]
 [[linux.service.run]]
 path = "run/httpd/deep"
 owner = "web"
@@ -39,6 +39,7 @@ group = "webs"
 mode = "0750"
 """,
 )
+HOSTILE = {"A=50% of $HOME ${HOME} %n", 'B="two  words" it\'s \\n; #\\'}
 CELL = """
 kind = "full"
 description = "a test"
@@ -98,12 +99,17 @@ def base(top: Path) -> Path:
     return made
 
 
+@pytest.fixture(name="tree", scope="module")
+def _tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return base(tmp_path_factory.mktemp("base") / "base")
+
+
 @pytest.fixture(name="host", scope="module")
-def _host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+def _host(tree: Path) -> Iterator[Booted]:
     """A host with its ROOT, /jails, and two jails and a service that its administrator has decided on."""
     try:
         with booted() as host:
-            profiles = host.state / "etc/layout/profiles"
+            profiles = host.file("/etc/layout/profiles")
             profiles.mkdir(parents=True)
             for name, text in (("a", WEB), ("cell", CELL), ("demo", DEMO)):
                 (profiles / f"{name}.toml").write_text(text)
@@ -116,7 +122,6 @@ def _host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
                 "demo.service",
                 "[Service]\nExecStart=/var/lib/demo/run\n[Install]\nWantedBy=multi-user.target\n",
             )
-            tree = base(tmp_path_factory.mktemp("base") / "base")
             host.ok("init", "a", "cell", "--base", tree, "--no-mount")
             yield host
     except CannotBoot as why:
@@ -178,7 +183,7 @@ def test_systemd_keeps_a_jail(host: Booted) -> None:
     assert process["CapEff"] == process["CapAmb"] == "0" * 16
     assert (process["NoNewPrivs"], process["Seccomp"]) == ("1", "2")
     environment = host.inside("cat", f"/proc/{running['pid']}/environ").stdout.split("\0")
-    assert {"A=50% of $HOME", 'B="two  words" \\n; #'} <= set(environment)
+    assert set(environment) >= HOSTILE
     # Its directory in /run is its user's, and nothing there can be executed (the probes of verify try).
     ask = "cd /run/httpd && stat -c %U:%a deep 2>/dev/null || ls -ld deep; ! touch /bin/x 2>/dev/null"
     done = host.layout("exec", "a", "--", "/bin/sh", "-c", ask)
@@ -225,6 +230,65 @@ def test_a_drop_in_takes_from_a_service_what_it_could_do_before(host: Booted) ->
     assert exposure is not None
     assert float(exposure[1]) < 4 < 8 < float(exposure[2]), "the drop-in of last time is not the unit's"
     assert findings(host, "demo") == []
+
+
+def test_paths_with_what_means_something_to_systemd_are_paths(host: Booted, tree: Path) -> None:
+    root = "/jails/x y%n $HOME ${A} \"q\" 'p';z\\w"
+    config = host.file('/jails/la$HOME 50%d "q".toml')
+    config.write_text(f"root = {json.dumps(root)}\n")
+    site = ("--config", "/jails/" + config.name)
+    host.ok(*site, "init", "a-b_c", "--base", tree, "--profile", "a", "--no-mount")
+    host.ok(*site, "start", "a-b_c", "--engine", "unit")
+    assert host.shown("layout-a-b_c", "RootDirectory") == [f"{root}/j/a-b_c"]
+    assert host.shown("layout-a-b_c", "AssertResult", "NeedDaemonReload") == ["no", "yes"]
+    assert page(host) == "hello"
+    host.ok(*site, "stop", "a-b_c")
+    journal = host.inside("journalctl", "-b", "-o", "cat", "--no-pager").stdout.splitlines()
+    faults = [line for line in journal if "/systemd/system/layout-" in line]
+    assert faults == []
+
+
+def test_systemd_nspawn_keeps_a_jail_by_its_own_file(host: Booted) -> None:
+    text = host.ok("render", "nspawn", "a")
+    unit = "systemd-nspawn@a.service"
+    directory = host.file("/etc/systemd/nspawn")
+    directory.mkdir()
+    (directory / "a.nspawn").write_text(text)
+    dropin = host.state / f"system/{unit}.d"
+    dropin.mkdir()
+    # What its comments tell an administrator to do.
+    said = [line[4:] for line in text.splitlines() if line.startswith("#   ")]
+    (dropin / "layout.conf").write_text("\n".join(said) + "\n")
+    (host.state / "var/lib/machines").mkdir()
+    (host.state / "var/lib/machines/a").symlink_to("/jails/j/mroot")
+    host.inside("systemctl", "daemon-reload")
+    done = host.inside("systemctl", "start", unit)
+    assert done.returncode == 0, host.inside("journalctl", "-u", unit, "--no-pager").stdout
+    leader = int(host.inside("machinectl", "show", "--value", "--property=Leader", "a").stdout)
+    end = time.monotonic() + 30
+    while page(host) != "hello":
+        assert time.monotonic() < end
+    pid = int(host.inside("cat", f"/proc/{leader}/task/{leader}/children").stdout)
+    process = status(host, pid)
+    assert int(process["Uid"].split()[0]) % 65536 == 80, "shifted"
+    assert int(process["Uid"].split()[0]) > 65536
+    assert process["CapEff"] == "0" * 16
+    environment = host.inside("cat", f"/proc/{pid}/environ").stdout.split("\0")
+    assert set(environment) >= HOSTILE
+    mounts = {
+        line.split()[4]: line.split()[5].split(",")
+        for line in host.inside("cat", f"/proc/{pid}/mountinfo").stdout.splitlines()
+    }
+    assert "ro" in mounts["/"]
+    assert "ro" in mounts["/s"]
+    for place in ("/t", "/dev/shm"):
+        assert {"rw", "noexec"} <= set(mounts[place])
+    assert "/run/httpd" in mounts
+    begin = time.monotonic()
+    host.inside("systemctl", "stop", unit)
+    assert time.monotonic() - begin < 30, "it is asked to end, not waited for until it is killed (90 s)"
+    assert "httpd" not in host.inside("ps", "-A", "-o", "args").stdout
+    assert not host.file("/run/layout/a").exists()
 
 
 def test_all_of_it_is_there_after_a_boot(host: Booted) -> None:

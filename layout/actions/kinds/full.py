@@ -81,7 +81,7 @@ class FullDesign(Design):
             return {}
         from layout.actions.units_linux import command
 
-        return {"unit": lambda: render_unit(plan.jail, command(context))}
+        return {"unit": lambda: render_unit(plan.jail, context.site.root, command(context))}
 
     def rows(self, context: Context, plan: JailPlan) -> list[tuple[str, str]]:
         """Return what it was made from, where it is, and what leads there."""
