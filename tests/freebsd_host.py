@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.personality.host import Done, Host
+from tests.personality.host import ENTER, Done, Host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,13 +28,37 @@ class FreeBSD(Host):
         self.root = work / "jails"
         self.base = work / "base"
         self.where = ["--root", str(self.root)]
+        self._standby: subprocess.Popen[str] | None = None
 
     def layout(self, *words: str | os.PathLike[str]) -> Done:
-        """Run layout with --root and return how it ended."""
-        command = [sys.executable, "-m", "layout", *self.where, *words]
-        quoted = " ".join(shlex.quote(os.fspath(word)) for word in command)
-        plain = f"PYTHONPATH={SHIM}:{HERE.parent} NO_COLOR=1 COLUMNS=120 LC_ALL=C.UTF-8"
-        return self(f"exec env -u LAYOUT_ROOT -u LAYOUT_CONFIG {plain} {quoted}\n")
+        """Run layout, with --root until settle(), in a process of its own; return how it ended."""
+        standby = self._standby or self._stand_by()
+        assert standby.stdin and standby.stdout
+        files = {name: str(self.work / f".{name}") for name in ("out", "err")}
+        task = {"words": [*self.where, *map(os.fspath, words)], **files}
+        standby.stdin.write(f"{json.dumps(task)}\n")
+        standby.stdin.flush()
+        return self._done(standby.stdout.readline())
+
+    def _stand_by(self) -> subprocess.Popen[str]:
+        """Start what layout is forked from, on this host."""
+        self.ok(":")  # the host is there
+        join = [ENTER, "--join", str(self.shell.pid), "env", "-u", "LAYOUT_ROOT", "-u", "LAYOUT_CONFIG"]
+        plain = ["NO_COLOR=1", "COLUMNS=120", "LC_ALL=C.UTF-8", f"PYTHONPATH={SHIM}:{HERE.parent}"]
+        words = [*join, *plain, sys.executable, str(SHIM / "standby.py")]
+        pipe = subprocess.PIPE
+        self._standby = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, cwd=self.work)
+        return self._standby
+
+    def close(self) -> None:
+        """End the host and all that runs there."""
+        if self._standby is not None:
+            assert self._standby.stdin and self._standby.stdout
+            self._standby.kill()
+            self._standby.wait()
+            self._standby.stdin.close()
+            self._standby.stdout.close()
+        super().close()
 
     def does(self, *words: str | os.PathLike[str]) -> str:
         """Run layout, which must succeed; return what it printed."""

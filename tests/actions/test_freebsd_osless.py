@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from layout.core.osless import Osless
 from layout.core.profile import Config
 from layout.core.service import Service, Settings
 from layout.host.run import Done as Command
-from tests.freebsd_host import HERE, SHIM, FreeBSD
+from tests.freebsd_host import FreeBSD
 from tests.personality.host import Done
 
 pytestmark = [
@@ -43,13 +41,8 @@ class Host(FreeBSD):
         self.ok("mkdir -p /usr/local/etc/layout/profiles")
         self.ok(f"echo 'root = \"{self.root}\"' >/usr/local/etc/layout/layout.toml")
         self.build("fingerd")
+        self.where = []
         self.profile()
-
-    def layout(self, *words: str | os.PathLike[str]) -> Done:
-        """Run layout as a user of this host does."""
-        quoted = " ".join(shlex.quote(os.fspath(word)) for word in [sys.executable, "-m", "layout", *words])
-        plain = f"PYTHONPATH={SHIM}:{HERE.parent} NO_COLOR=1 COLUMNS=120 LC_ALL=C.UTF-8"
-        return self(f"exec env -u LAYOUT_ROOT -u LAYOUT_CONFIG {plain} {quoted}\n")
 
     def build(self, name: str, *flags: str) -> str:
         shutil.copy(fingerd(*flags), self.work / "build" / name)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.freebsd_host import HERE, SHIM, FreeBSD, _freebsd  # noqa: F401
-from tests.personality.host import Done
 
 pytestmark = pytest.mark.box
 
@@ -41,12 +37,7 @@ class Whole(FreeBSD):
             "mkdir -p /usr/local/etc/layout/profiles && "
             f"echo 'root = \"{self.root}\"' >/usr/local/etc/layout/layout.toml"
         )
-
-    def layout(self, *words: str | os.PathLike[str]) -> Done:
-        """Run layout as a user of this host does."""
-        quoted = " ".join(shlex.quote(os.fspath(word)) for word in [sys.executable, "-m", "layout", *words])
-        plain = f"PYTHONPATH={SHIM}:{HERE.parent} NO_COLOR=1 COLUMNS=120 LC_ALL=C.UTF-8"
-        return self(f"exec env -u LAYOUT_ROOT -u LAYOUT_CONFIG {plain} {quoted}\n")
+        self.where = []
 
     def profile(self, name: str, text: str) -> None:
         self.write("profile", text)

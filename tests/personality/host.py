@@ -59,7 +59,10 @@ class Host:
         (self.work / ".script").write_text(PRELUDE + script)
         self.shell.stdin.write("sh .script >.out 2>.err </dev/null; echo $?\n")
         self.shell.stdin.flush()
-        code = self.shell.stdout.readline()
+        return self._done(self.shell.stdout.readline())
+
+    def _done(self, code: str) -> Done:
+        """Return how a program ended that has written .out and .err."""
         out, err = ((self.work / name).read_text("utf-8", "surrogateescape") for name in (".out", ".err"))
         assert "Traceback" not in err, err
         return Done(int(code), out, err)
