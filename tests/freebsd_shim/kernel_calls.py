@@ -24,6 +24,8 @@ class Libc:
         try:
             import prison
             import state
+
+            prison.kernel.load()
         finally:
             sys.path.remove(LIB)
         self._prison, self._state = prison, state

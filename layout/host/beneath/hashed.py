@@ -7,9 +7,9 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from threading import Semaphore
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +17,9 @@ from layout.core.errors import LayoutError
 from layout.core.mtree import ManifestEntry
 from layout.host.beneath.directory import Dir, kind_of
 from layout.host.beneath.walk import entries
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SMALL = 64 << 10
@@ -142,6 +145,8 @@ class _Scan:
 
     def _threads(self) -> ThreadPoolExecutor:
         if self.pool is None:
+            from concurrent.futures import ThreadPoolExecutor  # most commands hash nothing
+
             workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
             self.pool = self.stack.enter_context(ThreadPoolExecutor(workers or 1))
         return self.pool

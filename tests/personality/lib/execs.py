@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import _signal as signal
 import grp
 import os
 import pwd
-import signal
 import sys
 import time
 
@@ -155,7 +154,7 @@ def _exec(argv: list[str], env: dict[str, str]) -> int:
     """execvp(3); os.execvpe would import a module, and in a jail there is none."""
     places = [""] if "/" in argv[0] else [f"{place}/" for place in env.get("PATH", "").split(":")]
     for place in places[:-1]:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        with prison.suppressed(FileNotFoundError, NotADirectoryError, PermissionError):
             os.execve(f"{place}{argv[0]}", argv, env)
     os.execve(f"{places[-1]}{argv[0]}", argv, env)
 
@@ -164,7 +163,7 @@ def _wait(child: int, timeout: int) -> int:
     """The exit status, or minus the signal; signals that we get go to the child."""
 
     def forward(number: int, _frame: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        with prison.suppressed(ProcessLookupError):
             os.kill(child, number)
 
     old: list[tuple[int, object]] = []

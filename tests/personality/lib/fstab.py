@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections import namedtuple
 
-_ESCAPE = re.compile(r"\\([0-3][0-7]{2}|.|$)", re.DOTALL)
+from record import record
+
 _LETTERS = {"s": " ", "t": "\t", "n": "\n", "\\": "\\"}
 
 
@@ -16,6 +15,12 @@ class Malformed(ValueError):
 
 
 def strunvis(text: str) -> str:
+    if "\\" not in text:
+        return text
+    import re
+
+    escape_ = re.compile(r"\\([0-3][0-7]{2}|.|$)", re.DOTALL)
+
     def decoded(found: re.Match[str]) -> str:
         escape = found[1]
         if len(escape) == 3:
@@ -25,10 +30,10 @@ def strunvis(text: str) -> str:
         raise Malformed(text)
 
     # Octal escapes of one character in UTF-8 arrive one by one.
-    return os.fsdecode(os.fsencode(_ESCAPE.sub(decoded, text)))
+    return os.fsdecode(os.fsencode(escape_.sub(decoded, text)))
 
 
-class Entry(namedtuple("Entry", "spec file type options kind freq passno")):
+class Entry(record("spec file type options kind freq passno")):
     """One usable line; `kind` is its rw, rq, ro or sw."""
 
     __slots__ = ()
@@ -39,6 +44,10 @@ class Entry(namedtuple("Entry", "spec file type options kind freq passno")):
 
 
 def atoi(text: str) -> int:
+    if text.isdecimal():
+        return int(text)
+    import re
+
     found = re.match(r"\s*([+-]?\d+)", text)
     return int(found[1]) if found else 0
 
@@ -50,7 +59,8 @@ def _kind(options: str) -> str | None:
 def _chunks(data: bytes) -> list[bytes]:
     """Lines as fgets(buffer, 1024) returns them: longer ones fall apart."""
     found = []
-    for line in re.findall(rb"[^\n]*\n|[^\n]+$", data):
+    *lines, last = data.split(b"\n")
+    for line in [*(one + b"\n" for one in lines), *([last] if last else [])]:
         found += [line[start : start + 1023] for start in range(0, len(line), 1023)]
     return found
 
@@ -68,7 +78,8 @@ def _parse(line: str) -> Entry | None:
             return None
         fstype = "swap" if parts[2] == "sw" else "ufs"
         return Entry(parts[0], parts[1], fstype, parts[2], parts[2], atoi(parts[3]), atoi(parts[4]))
-    fields = re.split(r"[ \t]+", body.strip(" \t"))
+    fields = body.replace("\t", " ").strip(" ").split(" ")
+    fields = [field for field in fields if field] or [""]
     if not fields[0] or fields[0].startswith("#"):
         return None
     if len(fields) < 4:

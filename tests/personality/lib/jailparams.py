@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 ALLOW = [
     "set_hostname",
     "raw_sockets",
@@ -144,7 +142,11 @@ def check(name: str, values: list[str]) -> str | None:
             return f'{name}: unknown boolean value "{",".join(values)}"'
     elif what == "int":
         low, high = {**INTS, **PSEUDO_INTS}[name]
-        if len(values) != 1 or not re.fullmatch(r"-?\d+", values[0]) or not low <= int(values[0]) <= high:
+        if (
+            len(values) != 1
+            or not values[0].removeprefix("-").isdecimal()
+            or not low <= int(values[0]) <= high
+        ):
             return f'{name}: invalid value "{",".join(values)}"'
     elif what == "choice":
         if not values and name == "vnet":

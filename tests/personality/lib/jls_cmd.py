@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 
 import jailparams
@@ -139,7 +138,10 @@ def _text(chosen: list[dict[str, Any]], names: list[str], flags: set[str]) -> No
             parts = []
             for name in names:
                 text = value(jail, name) or ""
-                text = shlex.quote(text) if flags & {"q", "s"} or " " in text else text
+                if flags & {"q", "s"} or " " in text:
+                    import shlex
+
+                    text = shlex.quote(text)
                 parts.append(f"{name}={text}" if flags & {"n", "s"} else text or '""')
             print(" ".join(parts))
         return

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import re
-from collections import namedtuple
+import sys
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
+from record import record
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -27,12 +25,35 @@ _AT_EMPTY_PATH, _OPEN_TREE_CLONE, _MOVE_FROM_EMPTY = 0x1000, 1, 4
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NAME = 1, 24, 15
 
 
-class _MountAttr(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
+class _Lazy:
+    """libc by ctypes, imported when the first call is made: most programs only look."""
+
+    def __getattr__(self, name: str) -> object:
+        import ctypes
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        for call in ("mount", "umount2", "unshare", "setns", "prctl", "syscall"):
+            setattr(self, call, getattr(libc, call))
+        return getattr(self, name)
+
+
+_LIBC = _Lazy()
+
+
+def load() -> None:
+    """Load libc now."""
+    _LIBC.prctl  # noqa: B018 - looking it up does
+
+
+def _attr(set_: int, clear: int, propagation: int) -> bytes:
+    """struct mount_attr of mount_setattr(2)."""
+    return b"".join(number.to_bytes(8, sys.byteorder) for number in (set_, clear, propagation, 0))
 
 
 def _checked(result: int, path: object = None) -> int:
     if result == -1:
+        import ctypes
+
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)
     return result
@@ -72,10 +93,8 @@ def clone_mount(source: str, set_: int, clear: int, target: str) -> None:
     fd = _checked(_LIBC.syscall(_OPEN_TREE, -100, _text(source), _OPEN_TREE_CLONE | 0x80000), source)
     try:
         for wanted in (clear, 0):  # in a user namespace, inherited flags may be locked
-            attr = _MountAttr(set_, wanted, MS_PRIVATE, 0)
-            done = _LIBC.syscall(
-                _MOUNT_SETATTR, fd, b"", _AT_EMPTY_PATH, ctypes.byref(attr), ctypes.sizeof(attr)
-            )
+            attr = _attr(set_, wanted, MS_PRIVATE)
+            done = _LIBC.syscall(_MOUNT_SETATTR, fd, b"", _AT_EMPTY_PATH, attr, len(attr))
             if done == 0:
                 break
         _checked(done, source)
@@ -85,12 +104,12 @@ def clone_mount(source: str, set_: int, clear: int, target: str) -> None:
 
 
 def remount(target: str, set_: int, clear: int) -> None:
-    attr = _MountAttr(set_, clear, 0, 0)
-    done = _LIBC.syscall(_MOUNT_SETATTR, -100, _text(target), 0, ctypes.byref(attr), ctypes.sizeof(attr))
+    attr = _attr(set_, clear, 0)
+    done = _LIBC.syscall(_MOUNT_SETATTR, -100, _text(target), 0, attr, len(attr))
     _checked(done, target)
 
 
-class Mounted(namedtuple("Mounted", "id parent device root on options type source super_options")):
+class Mounted(record("id parent device root on options type source super_options")):
     """One line of /proc/self/mountinfo."""
 
     __slots__ = ()
@@ -101,6 +120,10 @@ class Mounted(namedtuple("Mounted", "id parent device root on options type sourc
 
 
 def _decoded(field: str) -> str:
+    if "\\" not in field:
+        return field
+    import re
+
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
 
 

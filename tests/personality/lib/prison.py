@@ -6,10 +6,9 @@ the jail, and what a jail uses cannot be unmounted. No process in it may chroot,
 
 from __future__ import annotations
 
+import _signal as signal  # without the library's enumerations, whose import takes longer than most programs
 import _socket  # the small half of socket
-import contextlib
 import os
-import signal
 import sys
 import time
 
@@ -26,6 +25,16 @@ _IMMUTABLE, _NET_RAW = 9, 13
 _NAMESPACES = {"pid": kernel.CLONE_NEWPID, "uts": kernel.CLONE_NEWUTS, "ipc": kernel.CLONE_NEWIPC}
 
 Jail = dict
+
+
+class suppressed:
+    def __init__(self, *errors: type[Exception]) -> None:
+        self.errors = errors
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type | None, *_: object) -> bool:
+        return kind is not None and issubclass(kind, self.errors)
 
 
 def start_time(pid: int) -> str:
@@ -134,7 +143,7 @@ def _hold(path: str, writer: int) -> NoReturn:
     try:
         lasting = [True]
         for number in range(1, signal.NSIG):
-            with contextlib.suppress(OSError, ValueError):
+            with suppressed(OSError, ValueError):
                 signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGUSR1, lambda *_: lasting.__setitem__(0, True))
@@ -146,7 +155,7 @@ def _hold(path: str, writer: int) -> NoReturn:
         os.write(writer, b"ready")
         os.closerange(0, 4096)
         while True:
-            with contextlib.suppress(ChildProcessError):
+            with suppressed(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
             if not lasting[0]:
@@ -165,7 +174,7 @@ def _hold(path: str, writer: int) -> NoReturn:
 
 def persist(jail: Jail, *, on: bool) -> None:
     jail["persist"] = on
-    with contextlib.suppress(ProcessLookupError):
+    with suppressed(ProcessLookupError):
         os.kill(jail["init"], signal.SIGUSR1 if on else signal.SIGUSR2)
 
 
@@ -182,7 +191,7 @@ def settle(jail: Jail, seconds: float = 5) -> None:
 def _drop(more: set[int]) -> None:
     for number in range(64):
         if number not in _CAPABILITIES | more:
-            with contextlib.suppress(OSError):
+            with suppressed(OSError):
                 kernel.prctl(kernel.PR_CAPBSET_DROP, number)
 
 
@@ -210,11 +219,11 @@ def kill(jail: Jail) -> None:
     """jail_remove(2): everything in it dies at once, and it is over when this returns."""
     while _space(jail["path"]) == "uts" and alive(jail) and (left := processes(jail)):
         for pid in left:
-            with contextlib.suppress(ProcessLookupError):
+            with suppressed(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.005)
     if alive(jail):
-        with contextlib.suppress(ProcessLookupError):
+        with suppressed(ProcessLookupError):
             os.kill(jail["init"], signal.SIGKILL)
     while alive(jail):
         time.sleep(0.005)
@@ -223,7 +232,7 @@ def kill(jail: Jail) -> None:
 def stop(jail: Jail, seconds: float) -> None:
     """SIGTERM to all in it, then wait for them."""
     for pid in processes(jail) if seconds else []:
-        with contextlib.suppress(ProcessLookupError):
+        with suppressed(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + seconds
     while time.monotonic() < end and processes(jail):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import _signal as signal
 import os
 import pwd
-import re
-import signal
 import sys
-from collections import namedtuple
 
 import execs
 import options as getopt
 import prison
 import state as kept
+from record import record
 
 
 def _usage(text: str) -> int:
@@ -58,7 +57,7 @@ def main_jexec(argv: list[str]) -> int:
 # --- the process list ----
 
 
-class Process(namedtuple("Process", "pid ppid jid uid state args comm")):
+class Process(record("pid ppid jid uid state args comm")):
     """A process, and the jail it is in."""
 
     __slots__ = ()
@@ -225,6 +224,8 @@ def _match(argv: list[str], program: str) -> tuple[list[Process], set[str]] | in
             return 2
         processes = [one for one in processes if one.jid in wanted]
     for pattern in rest[:1]:
+        import re
+
         test = re.fullmatch if "-x" in flags else re.search
         processes = [one for one in processes if test(pattern, one.args if "-f" in flags else one.comm)]
     return processes, flags

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 
 import options as getopt
@@ -27,7 +26,7 @@ def is_script(path: str) -> bool:
     ):
         return False
     with open(path, encoding="utf-8", errors="replace") as file:
-        return re.search(r"^# PROVIDE:", file.read(), re.MULTILINE) is not None
+        return "\n# PROVIDE:" in f"\n{file.read()}"
 
 
 def environment() -> dict[str, str]:
@@ -46,7 +45,8 @@ def main(argv: list[str]) -> int:
         return 1
     values = dict(given)
     more = [value for flag, value in given if flag == "-E"]
-    if not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", value) for value in more):
+    names = [value.partition("=")[0] for value in more if "=" in value]
+    if len(names) < len(more) or not all(name.isascii() and name.isidentifier() for name in names):
         print(usage, file=sys.stderr)
         return 1
     if "-j" in values:

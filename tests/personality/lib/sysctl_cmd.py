@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 
 import jailparams
@@ -23,7 +22,7 @@ def numbers(release: str) -> int:
 
 def machine() -> tuple[str, str]:
     return {"x86_64": ("amd64", "amd64"), "aarch64": ("arm64", "aarch64")}.get(
-        platform.machine(), (platform.machine(),) * 2
+        os.uname().machine, (os.uname().machine,) * 2
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import subprocess
 import sys
 
 import options as getopt
@@ -14,7 +12,7 @@ USAGE = (
     "usage: sysrc [-cnqx] [-s name] [-f file] [-j jail | -R dir] name[[+|-]=value] ...\n"
     "       sysrc [-nq] [-f file] -a"
 )
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
 def _files(values: dict[str, str], given: list[str]) -> list[str]:
@@ -36,16 +34,32 @@ def value_of(name: str, files: list[str], *, defaults: bool) -> str | None:
     )
     script += [f'if [ -f "{path}" ]; then . "{path}"; fi' for path in files]
     script.append(f'if [ -n "${{{name}+x}}" ]; then printf "=%s" "${name}"; fi')
-    done = subprocess.run(["/bin/sh", "-c", "\n".join(script)], capture_output=True, text=True, env={})
-    return done.stdout[1:] if done.stdout.startswith("=") else None
+    said = _output(["/bin/sh", "-c", "\n".join(script)])
+    return said[1:] if said.startswith("=") else None
+
+
+def _output(argv: list[str]) -> str:
+    """What a program prints; subprocess takes longer to import than it to run."""
+    reader, writer = os.pipe()
+    files = [(os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_CLOSE, 2)]
+    pid = os.posix_spawn(argv[0], argv, {}, file_actions=files)
+    os.close(writer)
+    with open(reader, encoding="utf-8") as pipe:
+        text = pipe.read()
+    os.waitpid(pid, 0)
+    return text
 
 
 def _quoted(value: str) -> str:
+    import re
+
     return '"' + re.sub(r'([\\"$`])', r"\\\1", value) + '"'
 
 
 def write(name: str, value: str | None, files: list[str]) -> None:
     """Change the last assignment there is, or add a line to the first file; None removes them all."""
+    import re
+
     assignment = re.compile(rf"^[ \t]*(?:export[ \t]+)?{name}=.*$", re.MULTILINE)
     for path in reversed(files) if value is not None else files:
         if not os.path.exists(path):
@@ -84,7 +98,7 @@ def _replace(path: str, text: str) -> None:
 def _listed(old: str, operator: str, value: str) -> str:
     """k+=v and k-=v: blank separated, unless v starts with another separator."""
     separator = " "
-    if value and not re.match(r"[A-Za-z0-9_/.-]", value):
+    if value and not ((value[0].isascii() and value[0].isalnum()) or value[0] in "_/.-"):
         separator, value = value[0], value[1:]
     items = [item for item in old.split(separator) if item]
     for item in [item for item in value.split(separator) if item]:
@@ -96,11 +110,12 @@ def _listed(old: str, operator: str, value: str) -> str:
 
 
 def _one(word: str, flags: set[str], files: list[str], *, given: bool) -> int:
-    parts = re.fullmatch(rf"({_NAME.pattern})(?:([+-]?)=(.*))?", word, re.DOTALL)
-    if not parts:
+    name, assigned, value = word.partition("=")
+    new, operator = (value, name[-1:] if name[-1:] in "+-" else "") if assigned else (None, "")
+    name = name.removesuffix(operator)
+    if not (name.isascii() and name.isidentifier()):
         print(f"sysrc: {word}: not a valid variable name", file=sys.stderr)
         return 1
-    name, operator, new = parts.groups()
     old = value_of(name, files, defaults=not given)
     quiet = "-q" in flags
     if new is None:
@@ -146,6 +161,7 @@ def main(argv: list[str]) -> int:
         if not os.path.isdir(root):
             print(f"sysrc: {root}: No such directory", file=sys.stderr)
             return 1
+        __import__("re")  # in there is no library
         os.chroot(root)
         os.chdir("/")
         if not os.access("/bin/sh", os.X_OK):
@@ -159,11 +175,13 @@ def main(argv: list[str]) -> int:
         if rest:
             print(USAGE, file=sys.stderr)
             return 1
+        import re
+
         names = []
         for path in files:
             if os.path.exists(path):
                 with open(path, encoding="utf-8") as file:
-                    names += re.findall(rf"^[ \t]*({_NAME.pattern})=", file.read(), re.MULTILINE)
+                    names += re.findall(rf"^[ \t]*({_NAME})=", file.read(), re.MULTILINE)
         rest = sorted(set(names))
         flags.discard("-x")
     elif not rest:

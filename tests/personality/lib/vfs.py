@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 
-import devfs_nodes
 import kernel
 
 TYPE_CHECKING = False  # typing takes longer to import than some of these programs to run
@@ -289,6 +288,8 @@ def _devfs(state: dict[str, Any], on: str, words: list[str]) -> None:
     if int(number) and number not in state["rulesets"]:
         state["rulesets"][number] = []
     _fresh(on, [], "mode=555")
+    import devfs_nodes
+
     devfs_nodes.populate(on, devfs_nodes.visible(rules, state["rulesets"]))
     kernel.remount(on, kernel.ATTR_RDONLY, 0)  # nobody can make a file in a devfs
 
