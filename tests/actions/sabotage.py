@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import signal
 import stat
 import struct
 import subprocess
@@ -19,7 +20,7 @@ from unittest import mock
 from yard import Yard, mount, umount
 
 from layout.core.running import RunRecord
-from layout.host import records
+from layout.host import forked, records
 from layout.host.beneath import Dir, open_root
 from layout.host.linux import procs
 
@@ -298,6 +299,24 @@ def _two_jails_share_a_tree(yard: Yard) -> None:
 @row("host", "S3-shared", only=False)
 def _jail_sees_a_part_of_what_another_writes(yard: Yard) -> None:
     mount("--bind", yard.root / "t/b/var/log", yard.root / "j/a/t/tmp")
+
+
+@row("a", "S3-left", quick=False)
+def _process_in_a_jail_that_does_not_run(yard: Yard) -> None:
+    def survive() -> int:
+        os.chroot(yard.root / "j/a")
+        os.chdir("/")
+        os.write(ready, b"1")
+        signal.pause()
+        return 0
+
+    there, ready = os.pipe()
+    pid = forked.fork(survive)
+    AFTER.callback(os.waitpid, pid, 0)
+    AFTER.callback(os.kill, pid, signal.SIGKILL)
+    os.close(ready)
+    assert os.read(there, 1)
+    os.close(there)
 
 
 @row("a", "S3-linked", quick=False)

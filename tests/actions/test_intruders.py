@@ -228,3 +228,47 @@ def test_a_service_is_never_let_in_when_its_start_is_killed(yard: Yard) -> None:
     assert done.stdout == b"/dev/null\n"  # the control
     done = subprocess.run([str(path), "/no/such"], input=b"1", capture_output=True, check=False, timeout=30)
     assert (done.returncode, done.stderr) == (127, b"layout: the program of the service cannot be executed\n")
+
+
+LOST = [("/run", 0x02, "nosuid"), ("/run", 0x08, "noexec"), ("/dev/shm", 0x04, "nodev")]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_option_that_a_mount_of_the_engine_has_lost_is_found(yard: Yard, engine: str) -> None:
+    with started(yard, "weak", engine) as first:
+        for path, flag, word in LOST:
+            assert changed(first, path, clear=flag)
+            assert intruders(yard) == [(path, f"without {word}")]
+            assert changed(first, path, add=flag)
+        assert intruders(yard) == []
+
+
+def test_under_a_user_namespace_the_options_are_locked_by_the_kernel(yard: Yard) -> None:
+    with started(yard, "full", "bwrap") as first:
+        for path, flag in (("/t", 0x08), ("/s", 0x01), ("/", 0x01), ("/run", 0x08)):
+            assert not changed(first, path, clear=flag)
+            assert changed(first, path, add=flag)  # the control
+
+
+def changed(pid: int, path: str, *, clear: int = 0, add: int = 0) -> bool:
+    """Change the options of a mount of a jail, as root of the host; say whether that could be done."""
+
+    def change() -> int:
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY)
+        syscalls.setns(os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY), syscalls.CLONE_NEWNS)
+        fd = os.open(path[1:] or ".", os.O_PATH, dir_fd=root)
+        syscalls.mount_setattr(fd, attr_clr=clear, attr_set=add)
+        return 0
+
+    return os.waitpid(forked.fork(change), 0)[1] == 0
+
+
+def test_who_lives_in_a_jail_without_a_record_is_found(yard: Yard) -> None:
+    with started(yard, "full", "bwrap"):
+        record = yard.root / ".layout/run/a.toml"
+        aside = record.rename(record.with_name("aside"))
+        try:
+            assert ("a", "S3-left", "error") in yard.verify()
+        finally:
+            aside.rename(record)
+        assert yard.verify() == []

@@ -59,6 +59,7 @@ JAIL: tuple[Check[JailScene], ...] = (
     Check("S8", "entries seen", entries.looked_at, ()),
     Check("S3", "session", services.session, ("S3-session",)),
     Check("S3", "left by a session", services.left_by_session, ("S3-left",), here=True),
+    Check("S3", "left in a jail", services.left_inside, ("S3-left",), When.FULL, here=True),
     Check("S5", "service ended", services.ended, ("S5-service",), here=True),
     Check("S3", "service confined", services.confined, ("S3-running",), here=True),
     Check("S3", "service guaranteed", services.guaranteed, ("S3-weak",), here=True),

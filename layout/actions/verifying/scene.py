@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from functools import cached_property
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from layout.actions import probing
 from layout.actions.context import Context
@@ -28,6 +28,9 @@ from layout.host import locks, privilege, records
 from layout.host.beneath import Dir, Seen, walk
 from layout.host.records import BASE_RECORD, MANIFEST, SKELETON, BaseRecord
 from layout.host.site import running_platform
+
+if TYPE_CHECKING:
+    from layout.host.linux.holders import Holder
 
 S = TypeVar("S")
 _LARGEST = 1 << 30
@@ -134,6 +137,15 @@ class Scene:
             return mtree.rests(self.state.read(path, _LARGEST))
         except FileNotFoundError:
             return None
+
+    @cached_property
+    def inhabitants(self) -> dict[str, list[Holder]]:
+        """Who has a jail as his root directory, by its name: also in one that does not run."""
+        from layout.host.linux import holders
+
+        root = self.site.root
+        trees = {name: [f"{root}/{top}/{name}" for top in ("j", "s", "t")] for name in self.names}
+        return holders.living_in(trees, f"{root}/j/mroot")
 
     @property
     def shares_base(self) -> bool:

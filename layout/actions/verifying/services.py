@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 
 from layout.actions import booting_freebsd
@@ -32,6 +33,32 @@ def left_by_session(scene: JailScene) -> Iterable[Finding]:
     from layout.actions import manage_freebsd
 
     return manage_freebsd.findings(scene.scene.site, scene.scene.state, scene.name)
+
+
+_PATIENCE = 5.0
+"""Seconds until the child of another run, which probes the jail has ended."""
+_PROBE = "layout-probe"
+
+
+def left_inside(scene: JailScene) -> Iterator[Finding]:
+    """S3: nobody is in a jail that does not run, as what survives the end of a service would be."""
+    if scene.jail.platform is not Platform.LINUX or scene.running is not None or scene.session is not None:
+        return
+    if scene.scene.state.lstat(f"run/{scene.name}.toml") is not None:
+        return  # it is just being started, or a finding of its own tells what is left
+    scene.scene.checks += 1
+    end = time.monotonic() + _PATIENCE
+    while found := scene.scene.inhabitants.get(scene.name):
+        if any(one.command != _PROBE for one in found) or time.monotonic() >= end:
+            break
+        time.sleep(0.1)
+        del scene.scene.inhabitants
+    if found:
+        from layout.host.linux import holders
+
+        hint = "find out what it is, and end it by its number"
+        who = holders.describe(found)
+        yield error("S3-left", scene.top, who, "nobody in a jail that does not run", hint)
 
 
 def ended(scene: JailScene) -> Iterator[Finding]:

@@ -71,6 +71,64 @@ def below(paths: list[str], shared: str) -> list[Holder]:
     return _search(holds, files=False)
 
 
+def living_in(trees: Mapping[str, Iterable[str]], shared: str) -> dict[str, list[Holder]]:
+    """Return the processes whose root directory is that of a jail, by the jail's name.
+
+    `trees` are the directories that each jail alone has; `shared` is mroot, the root of them all. In a mount
+    namespace of its own a process is known by what is mounted there, whatever that is called now. What
+    systemd keeps as a machine or a unit of a jail (`layout render nspawn`, `render unit`) is left out.
+    """
+    live = Live(table.read())
+    named = [(path, name) for name, paths in trees.items() for path in paths]
+    places = {place: name for path, name in named if (place := live.place(path)) is not None}
+    root_of_all = live.place(shared)
+    here = _namespace("self")
+    tables: dict[str, Mapping[int, Place]] = {}
+    found: dict[str, list[Holder]] = {}
+
+    def jails_of(pid: str) -> set[str]:
+        link = f"/proc/{pid}/root"
+        namespace = _namespace(pid)
+        if namespace == here:
+            root = os.readlink(link)
+            return {name for path, name in named if root != "/" and is_below(root, path)}
+        if namespace not in tables:
+            tables[namespace] = _places_of(pid)
+        mounted = tables[namespace]
+        root_place = mounted.get(_mount_of(link))
+        if root_place is None:
+            return set()
+        seen = mounted.values() if root_place == root_of_all else [root_place]
+        return {name for one in seen for name in _names_of(one, places)}
+
+    for pid in os.listdir("/proc"):
+        if pid.isdigit():
+            with contextlib.suppress(OSError, LayoutError):  # a kernel thread, or it has ended
+                for name in jails_of(pid):
+                    if _is_of_systemd(pid):
+                        break
+                    found.setdefault(name, []).append(Holder(int(pid), _command(pid), "root"))
+    return found
+
+
+def _is_of_systemd(pid: str) -> bool:
+    groups = table.read_bytes(f"/proc/{pid}/cgroup").decode("utf-8", "replace").replace("\n", "/").split("/")
+    return any(
+        one.startswith(("systemd-nspawn@", "machine-", "layout-")) and one.endswith((".service", ".scope"))
+        for one in groups
+    )
+
+
+def _names_of(place: Place, places: Mapping[Place, str]) -> Iterator[str]:
+    """Yield the name of the jail to which a mounted directory belongs."""
+    dev, path = place
+    while path:
+        if (dev, path) in places:
+            yield places[dev, path]
+            return
+        path = path.rpartition("/")[0]
+
+
 def _is_one_of(found: Place, places: Iterable[Place]) -> bool:
     return any(found[0] == dev and is_below(found[1], inside) for dev, inside in places)
 

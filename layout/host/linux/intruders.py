@@ -40,11 +40,13 @@ def mounts(
     top = planned[0].target
     wanted = {mount.target[len(top) :] or "/": mount for mount in planned}
     seen: dict[str, int] = {}
+    visible: dict[str, MountPoint] = {}
     host = {found.dev for found in _of_host()}
     root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for point in live:
             seen[point.target] = seen.get(point.target, 0) + 1
+            visible[point.target] = point
             where = f"{point.target} of process {pid}"
             if point.target in wanted:
                 if seen[point.target] == 2:
@@ -56,6 +58,9 @@ def mounts(
                 and _is_directory(root, point.target)
             ):
                 yield where, f"a mount of {point.fstype}, {point.root}", "no mount but those of the plan"
+        for target, point in visible.items():
+            if target not in wanted and (lacking := _lacking(point)):
+                yield f"{target} of process {pid}", f"without {', '.join(lacking)}", "what its engine gave it"
         for inside, mount in wanted.items():
             found = _look(root, inside)
             source = sources.get(mount.target)
@@ -67,6 +72,15 @@ def mounts(
 
 _ANYWHERE = frozenset({"cgroup", "cgroup2", "mqueue", "proc", "sysfs"})
 """One instance of the kernel's words may be seen by the host as well."""
+
+
+def _lacking(point: MountPoint) -> list[str]:
+    """Return the options that a mount of an engine, which the jail can write to, should have and has not."""
+    if "ro" in point.options or not any(is_below(point.target, place) for place in ("/dev", "/run")):
+        return []
+    has_devices = point.target == "/dev" or point.fstype == "devpts"
+    wanted = ("nosuid", "noexec") if has_devices else ("nosuid", "nodev", "noexec")
+    return [word for word in wanted if word not in point.options]
 
 
 def _of_host() -> list[MountPoint]:
