@@ -105,6 +105,16 @@ HOST_ROOT = (
 user namespace of one user has none of them, so they are skipped there, with that reason. Root runs all."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """No example of hypothesis fails because the machine was busy: it gives each a fifth of a second."""
+    if config.pluginmanager.hasplugin("hypothesispytest"):
+        from hypothesis import HealthCheck, settings
+
+        patient = settings(settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        settings.register_profile("patient", patient)
+        settings.load_profile("patient")
+
+
 def in_user_namespace() -> bool:
     """Say whether root here is only the root of a user namespace."""
     return Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]

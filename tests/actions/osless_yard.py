@@ -34,7 +34,7 @@ target = "home"
 command = {command}
 ports = ["{port}/tcp"]
 ready = {{ tcp = "{address}:{port}", timeout = 30 }}
-stop_timeout = 3
+stop_timeout = 30
 {service}
 
 [{platform}.network]

@@ -235,7 +235,7 @@ def _service_with_all_capabilities(yard: Yard) -> None:
     start(yard, "unshare", "--pid", "--fork", "--kill-child", "sh", "-c", "sleep 60 & wait; :")
     with open_root(str(yard.root / ".layout")) as state:
         record = records.read(state, "run/a.toml", RunRecord)
-    for _ in range(500):
+    for _ in range(3000):
         if procs.daemon_of(record.process.pid) is not None:
             return
         time.sleep(0.01)

@@ -130,7 +130,7 @@ def test_an_engine_starts_serves_and_stops_in_good_order(yard: Yard, engine: str
     profile(
         yard,
         "default",
-        f'[linux.service]\ncommand = ["/bin/sh", "-c", "{script}"]\nstop_signal = "USR1"\nstop_timeout = 5\n',
+        f'[linux.service]\ncommand = ["/bin/sh", "-c", "{script}"]\nstop_signal = "USR1"\nstop_timeout = 9\n',
     )
     yard.ok("start", "a", "--engine", engine)
     done = yard.run("stop", "a")

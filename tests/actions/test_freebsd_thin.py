@@ -71,7 +71,7 @@ def test_layout_runs_a_jail_from_init_to_destroy(freebsd: FreeBSD, daemon: Daemo
     # A changed library, and another user, whom the host's accounts know.
     daemon.library(43)
     assert host.codes("a") == {"T4-stale"}
-    text = daemon.profile().replace("stop_timeout = 3\n", 'stop_timeout = 3\nuser = "nobody"\n')
+    text = daemon.profile().replace("stop_timeout = 30\n", 'stop_timeout = 30\nuser = "nobody"\n')
     host.write("jails/etc/profiles/a.toml", text)
     host.does("restart", "a")
     found = daemon.ask()
@@ -107,17 +107,17 @@ def test_whatever_ends_it_nothing_is_left(freebsd: FreeBSD, daemon: Daemon) -> N
     # The daemon is killed.
     host.does("start", "a")
     host.ok("killall -KILL -j a")
-    assert eventually(lambda: not host.layout_mounts(), 10)
+    assert eventually(lambda: not host.layout_mounts())
     gone(host)
     # jail(8) is killed.
     host.does("start", "a")
     host.ok(f"kill -9 $(cat {host.root}/.layout/thin/a.pid)")
-    assert eventually(lambda: not host.layout_mounts(), 10)
+    assert eventually(lambda: not host.layout_mounts())
     # layout is killed while it starts it: what was begun goes on by itself, or never began.
     command = f"timeout -s KILL %s {' '.join(host_command(host))} start a"
     for seconds in (0.4, 0.8):
         host(command % seconds)
-        assert eventually(stopped, 30)
+        assert eventually(stopped, 90)
     # What keeps it is killed: stop sees it.
     host.does("start", "a")
     host.ok(f"kill -9 $(cat {host.root}/.layout/thin/a.pid.keeper); killall -KILL -j a; sleep 0.5")
@@ -128,7 +128,7 @@ def test_whatever_ends_it_nothing_is_left(freebsd: FreeBSD, daemon: Daemon) -> N
     # It cannot be started.
     host.write("jails/etc/profiles/a.toml", daemon.profile(words=', "fail"'))
     assert "told to fail" in host.fails("start", "a")
-    assert eventually(lambda: not host.layout_mounts(), 10)
+    assert eventually(lambda: not host.layout_mounts())
     gone(host)
     host.write("jails/etc/profiles/a.toml", daemon.profile())
     host.ok(f"mv {daemon.top}/log {daemon.top}/elsewhere")
@@ -187,9 +187,9 @@ def test_the_script_runs_it_without_layout_or_python(freebsd: FreeBSD, daemon: D
     host.refused("service thin_a status", "is not running")
     # The daemon and then jail(8) are killed.
     host.ok("service thin_a start; killall -KILL -j a")
-    assert eventually(lambda: not host.layout_mounts(), 10)
+    assert eventually(lambda: not host.layout_mounts())
     host.ok("service thin_a start; kill -9 $(cat " + pidfile(host) + ")")
-    assert eventually(lambda: not host.layout_mounts(), 10)
+    assert eventually(lambda: not host.layout_mounts())
     assert eventually(lambda: not (host.root / ".layout/thin/rc-a").exists())
     # What keeps it is killed as well: the next stop, or start, takes away what is left.
     kill = f"service thin_a start; kill -9 $(cat {pidfile(host)}.keeper); killall -KILL -j a; sleep 0.5"
@@ -214,7 +214,7 @@ def test_the_script_runs_it_without_layout_or_python(freebsd: FreeBSD, daemon: D
 def test_the_program_has_the_signals_of_a_daemon_and_starts_at_boot(freebsd: FreeBSD, daemon: Daemon) -> None:
     """None is ignored: a shell that puts it into the background would leave it without INT."""
     host = freebsd
-    text = daemon.profile().replace("stop_timeout = 3\n", 'stop_timeout = 3\nstop_signal = "INT"\n')
+    text = daemon.profile().replace("stop_timeout = 30\n", 'stop_timeout = 30\nstop_signal = "INT"\n')
     host.write("jails/etc/profiles/a.toml", text)
     host.does("init", "a")
     host.does("start", "a")

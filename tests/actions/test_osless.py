@@ -178,7 +178,7 @@ def test_exec_runs_the_program_as_its_user(jail: Finger, capfd: pytest.CaptureFi
 def test_what_does_not_heed_its_signal_as_process_1_is_ended_at_once(jail: Finger) -> None:
     shutil.copy(fingerd("-DDEAF"), jail.program)
     profile = jail.root / f"etc/profiles/{NAME}.toml"
-    profile.write_text(profile.read_text().replace("stop_timeout = 3\n", "stop_timeout = 600\n"))
+    profile.write_text(profile.read_text().replace("stop_timeout = 30\n", "stop_timeout = 600\n"))
     jail.ok("update", NAME, jail.program)
     jail.ok("start", NAME)
     begin = time.monotonic()

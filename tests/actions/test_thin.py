@@ -105,7 +105,7 @@ def test_a_daemon_answers_from_a_root_with_nothing_but_what_it_needs(yard: Yard,
 
 def test_another_user_and_his_entry_alone(yard: Yard, daemon: Daemon) -> None:
     more = 'user = "nobody"\n[linux.thin]\ncertificates = false\n'
-    text = daemon.profile().replace("stop_timeout = 3\n", f"stop_timeout = 3\n{more}", 1)
+    text = daemon.profile().replace("stop_timeout = 30\n", f"stop_timeout = 30\n{more}", 1)
     (yard.root / "etc/profiles/a.toml").write_text(text, encoding="utf-8")
     yard.ok("start", "a")
     found = daemon.ask()
@@ -218,7 +218,7 @@ def remounted(pid: int, path: str, *, to_set: int = 0, clear: int = 0) -> None:
 def test_verify_sees_mounts_that_can_be_written(yard: Yard, daemon: Daemon) -> None:
     # On a low port it has no user namespace, which would lock the flags.
     daemon.port = 91
-    text = daemon.profile().replace("stop_timeout = 3\n", 'capabilities = ["net_bind_service"]\n', 1)
+    text = daemon.profile().replace("stop_timeout = 30\n", 'capabilities = ["net_bind_service"]\n', 1)
     (yard.root / "etc/profiles/a.toml").write_text(text, encoding="utf-8")
     yard.ok("start", "a")
     assert [code for _, code, severity in yard.verify("a") if severity == "error"] == []
@@ -262,7 +262,7 @@ def test_nothing_of_root_is_mounted_and_no_tree_of_others_is_executed(
         assert (done.code, f"a mount of {source}" in done.err) == (2, True)
     tree = tmp_path / "tree"
     tree.mkdir()
-    text = daemon.profile().replace("stop_timeout = 3\n", f'[linux.thin]\nroot = "{tree}"\n', 1)
+    text = daemon.profile().replace("stop_timeout = 30\n", f'[linux.thin]\nroot = "{tree}"\n', 1)
     profile.write_text(text, encoding="utf-8")
     for place in (yard.root / "t/b", yard.top):
         profile.write_text(text.replace(str(tree), str(place)), encoding="utf-8")

@@ -86,7 +86,7 @@ description = "a test"
 [{platform}.service]
 command = ["{self.program}", "{self.port}"{words}]
 ready = {{ tcp = "127.0.0.1:{self.port}", timeout = 30 }}
-stop_timeout = 3
+stop_timeout = 30
 {more}
 [[{platform}.mounts]]
 source = "{self.top}/etc"

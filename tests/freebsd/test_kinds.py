@@ -41,7 +41,7 @@ target = "home"
 [freebsd.service]
 command = ["/srv/finger/bin/fingerd", "127.0.0.1", "10790", "/home", "/log/queries"]
 ready = {{ tcp = "127.0.0.1:10790", timeout = 30 }}
-stop_timeout = 3
+stop_timeout = 30
 """
 THIN = """\
 kind = "thin"
@@ -49,7 +49,7 @@ description = "the closure of one program"
 [freebsd.service]
 command = ["/bin/sleep", "5000"]
 stop_signal = "INT"
-stop_timeout = 5
+stop_timeout = 30
 user = "nobody"
 """
 FULL = """\

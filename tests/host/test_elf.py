@@ -161,7 +161,7 @@ _PLACES = st.one_of(st.integers(0, 1023), st.integers(0, len(_SEED) - 1))
 _BYTES = st.one_of(st.sampled_from(b"\x00\x01\x7f\x80\xff"), st.integers(0, 255))
 
 
-@settings(max_examples=400, deadline=2000)
+@settings(max_examples=400, deadline=30_000)
 @given(
     changes=st.lists(st.tuples(_PLACES, _BYTES), min_size=1, max_size=12),
     size=st.one_of(st.just(len(_SEED)), st.integers(0, len(_SEED))),
@@ -179,7 +179,7 @@ def test_mutated_files_give_an_answer_or_a_layout_error(
         assert str(error).isprintable()
 
 
-@settings(max_examples=200, deadline=2000)
+@settings(max_examples=200, deadline=30_000)
 @given(
     data=st.binary(max_size=300), magic=st.sampled_from([b"", b"#!", b"\x7fELF\x01\x01", b"\x7fELF\x02\x02"])
 )

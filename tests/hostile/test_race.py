@@ -48,7 +48,7 @@ def swapping(swapper: Path, place: Path, rounds: int) -> Iterator[subprocess.Pop
 
 
 def race(
-    swapper: Path, place: Path, work: Callable[[], object], rounds: int, seconds: float = 60
+    swapper: Path, place: Path, work: Callable[[], object], rounds: int, seconds: float = 400
 ) -> tuple[int, int, int]:
     """Work while the attacker swaps; return its rounds, our tries and how many of them succeeded."""
     tries = honest = 0
