@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 from layout.actions.context import Context
 from layout.actions.kinds import design_of
+from layout.actions.telling import Noting
 from layout.core import audit, jailconf
 from layout.core.audit import Privileges, Reachable
 from layout.core.model import JailPlan, Platform
 from layout.core.running import Running
 from layout.host.beneath.directory import kind_of
 from layout.host.site import running_platform
-
-Noting = Callable[[str], AbstractContextManager[None]]
 
 _ASKED = ("enforce_statfs", "devfs_ruleset", "children.max", "securelevel", "host.hostname")
 _AT_MOST = 64

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-
 from layout.actions.kinds import design_of
+from layout.actions.telling import Noting
 from layout.core import audit
 from layout.core.audit import Capability, Privileges, Reachable
 from layout.core.devices import NODES
@@ -14,8 +12,6 @@ from layout.core.redirect import routes
 from layout.core.running import Running
 from layout.core.service import Settings
 from layout.host.site import running_platform
-
-Noting = Callable[[str], AbstractContextManager[None]]
 
 
 def privileges(plan: JailPlan, running: Running | None, noting: Noting) -> Privileges:

@@ -37,7 +37,7 @@ def check_archive(source: str) -> Checked:
 
 
 def _refuse_holes(archive: int, source: str) -> None:
-    """A file of nothing but holes takes hours to hash, and is no archive. Raises LayoutError."""
+    """Refuse a file of nothing but holes, which takes hours to hash and is no archive. Raises LayoutError."""
     found = os.fstat(archive)
     on_disk = found.st_blocks * 512
     if found.st_size > _LARGE and on_disk < found.st_size // _SPARSE:

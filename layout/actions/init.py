@@ -130,7 +130,7 @@ def _parts(root: Dir | None, plan: Plan, base: BaseRecord | None) -> list[Part]:
 def _whole_base(
     root: Dir, observed: list[Observation], source: str, base: BaseRecord | None
 ) -> list[Observation]:
-    """A base is whole when it has its record, and a skeleton when it has all its directories.
+    """Take a base for whole when it has its record, a skeleton when it has all its directories.
 
     Changes what was observed accordingly. The skeletons come with mroot; returns those that are gone alone
     and are to be populated again, or are in conflict.

@@ -61,7 +61,7 @@ class Maker:
         return made
 
     def settle(self) -> None:
-        """What was made so far stays, whatever happens next."""
+        """Keep what was made so far, whatever happens next."""
         self._undo.clear()
 
     def undo(self) -> None:

@@ -151,6 +151,7 @@ def path_of_s(below: str) -> str:
 
 
 def changes_between(before: dict[str, Print], after: dict[str, Print]) -> Iterator[Change]:
+    """Yield what a session added, removed or changed, by path."""
     for path in sorted(before.keys() | after.keys()):
         old, new = before.get(path), after.get(path)
         if old == new:

@@ -195,31 +195,21 @@ def _cover(view: Dir, path: str, how: tuple[int, tuple[tuple[str, str], ...]]) -
     try:
         target = open_directory(view.fd, path)
     except OSError:
-        raise LayoutError(
-            view.show(path),
-            "no real directory",
-            "a directory",
-            HOSTILE,
-        ) from None
-    try:
-        made = devices.tmpfs(*how)
-        try:
-            syscalls.move_mount(made, target, b"")
-        finally:
-            os.close(made)
-    finally:
-        os.close(target)
+        raise LayoutError(view.show(path), "no real directory", "a directory", HOSTILE) from None
+    _attach_there(devices.tmpfs(*how), target)
 
 
 def _terminals(view: Dir) -> None:
     """Give the session pseudo-terminals of its own: none of the host's can be reached."""
     with contextlib.suppress(FileNotFoundError):
         target = open_directory(view.fd, "dev/pts")
-        try:
-            made = devices.pseudo_terminals()
-            try:
-                syscalls.move_mount(made, target, b"")
-            finally:
-                os.close(made)
-        finally:
-            os.close(target)
+        _attach_there(devices.pseudo_terminals(), target)
+
+
+def _attach_there(made: int, target: int) -> None:
+    """Attach a detached mount to a directory; closes both. Raises OSError."""
+    try:
+        syscalls.move_mount(made, target, b"")
+    finally:
+        os.close(made)
+        os.close(target)

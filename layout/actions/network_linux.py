@@ -64,7 +64,7 @@ def decide(context: Context, plan: JailPlan) -> Connection:
 
 
 def _require_forwarding(plan: JailPlan) -> None:
-    """The host passes packets on only when its administrator says so: that is about more than this jail."""
+    """Make sure that the host passes packets on; only its administrator says so. Raises LayoutError."""
     for version in sorted(
         {ipaddress.ip_address(one).version for one in plan.jail.settings.network.own_addresses}
     ):
@@ -75,7 +75,7 @@ def _require_forwarding(plan: JailPlan) -> None:
 
 
 def _refuse_hidden(plan: JailPlan) -> None:
-    """A redirect of a port that a daemon of the host listens on would take it away: sshd's, for example."""
+    """Refuse a redirect of a port that a daemon of the host listens on: it would take it away, sshd's too."""
     for route in routes(plan.jail.settings):
         found = ports.in_the_way(route.proto, route.port, route.address or None)
         if found is None and not route.address:

@@ -126,6 +126,7 @@ def main(
 
 
 def globals_of(ctx: typer.Context) -> Globals:
+    """Return what was said before the command."""
     found = ctx.obj
     assert isinstance(found, Globals)
     return found

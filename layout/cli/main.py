@@ -77,18 +77,17 @@ def run(argv: Sequence[str]) -> int:
 
         if streams.failed(error):
             streams.discard()
-            reason = (error.strerror or str(error)).lower()
-            output.error(LayoutError("standard output", reason, "to be able to write the result there"))
+            expected = "to be able to write the result there"
+            output.error(LayoutError("standard output", reason_of(error), expected))
             return 1
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         path = "the file system of ROOT" if full else "layout"
         if isinstance(error.filename, str | bytes):
             path = os.fsdecode(error.filename)
-        reason = reason_of(error)
         hint = "free some space, then run the same command again: it goes on where it stopped" if full else ""
         if isinstance(error, PermissionError) and not privilege.is_root():
             hint = privilege.AS_ROOT
-        output.error(LayoutError(path, reason, "to be able to go on", hint))
+        output.error(LayoutError(path, reason_of(error), "to be able to go on", hint))
         return 1
     except Exception as error:
         if os.environ.get("LAYOUT_DEBUG"):

@@ -191,7 +191,7 @@ def _keep_what_is_in_use(changes: dict[str, Change], ours: Tree) -> None:
 
 
 def _check_parents(changes: Mapping[str, Change], conflicts: dict[str, str], ours: Tree) -> None:
-    """What is added needs its directory, and a directory that becomes something else must be empty."""
+    """Note what is added without its directory, and what replaces a directory that is in use."""
     for path, change in changes.items():
         parent = path.rpartition("/")[0]
         if change.entry is not None and parent:

@@ -69,7 +69,7 @@ _MOUNT_POINTS = {
 
 
 def plan_host() -> tuple[Entry, ...]:
-    """The directories of ROOT itself."""
+    """Return the directories of ROOT itself."""
     return (
         Directory(Below("."), 0o700, "no host user may reach a setuid file in t"),
         Directory(Below("j"), 0o755, "roots: mroot and one mount point for each jail"),
@@ -84,7 +84,7 @@ def plan_host() -> tuple[Entry, ...]:
 
 
 def plan_mroot(platform: Platform, source: str, *, sys_directory: bool = False) -> tuple[Entry, ...]:
-    """The shared base: its population, then the links and mount points that every jail relies on.
+    """Return the shared base: its population, then the links and mount points that every jail relies on.
 
     `sys_directory`: the base has a real directory sys (Linux mounts sysfs there), which then stays.
     """
@@ -175,7 +175,7 @@ def _plan_shared(jail: Jail, site: Site, template: Template) -> JailPlan:
 
 
 def host_files(plan: JailPlan, site: Site) -> tuple[HostFile, ...]:
-    """The generated files of one jail; apart from its plan, for only init and verify need to render them."""
+    """Return the generated files of one jail: not in its plan, for only init and verify render them."""
     jail = plan.jail
     if not plan.tables.jail:
         return ()

@@ -16,7 +16,7 @@ _STAGED = ".new-"
 
 
 def split_functions() -> str:
-    """The same rules as skeleton.place_of, as case statements."""
+    """Return the rules of skeleton.place_of as case statements."""
 
     def cases(pairs: Iterable[tuple[str, str]], variable: str) -> str:
         lines = "".join(f"        {a} | {a}/*) {variable}={b}${{1#{a}}} ;;\n" for a, b in pairs)
@@ -35,6 +35,7 @@ def split_functions() -> str:
 
 
 def populate(work: Work) -> str:
+    """Return the part that makes mroot and the skeleton from the source."""
     source = work.source
     assert source is not None
     out = [f"check_digest {source.sha256}\n"] if source.sha256 else []

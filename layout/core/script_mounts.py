@@ -18,10 +18,12 @@ _RULESET = re.compile(r"ruleset=([0-9]+)")
 
 
 def in_mountinfo(path: str) -> str:
+    """Return a path as the kernel writes it in /proc/self/mountinfo."""
     return path.translate(_KERNEL_ESCAPES)
 
 
 def attach(work: Work) -> str:
+    """Return the part that mounts what is planned and not there."""
     root = work.plan.site.root
     spell = _linux_tree if work.plan.site.platform is Platform.LINUX else _freebsd_tree
     why = (

@@ -137,11 +137,7 @@ class Design:
     # -- sessions -----------------------------------------------------------------------------------
 
     def manage(
-        self,
-        context: Context,
-        plan: JailPlan,
-        command: tuple[str, ...],
-        options: SessionOptions,
+        self, context: Context, plan: JailPlan, command: tuple[str, ...], options: SessionOptions
     ) -> Managed:
         """Run an administrator's session; see layout.actions.manage.manage."""
         from layout.actions import manage

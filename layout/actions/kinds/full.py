@@ -55,7 +55,7 @@ class FullDesign(Design):
         check_source(plan.jail, root)
 
     def findings(self, context: Context, root: Dir, plan: JailPlan, *, quick: bool) -> Iterable[Finding]:
-        """What this design gives up, and what it keeps: one view of the world, addresses, redirects."""
+        """Return what this design gives up, and what is not as planned of world, addresses and redirects."""
         yield _given_up(context, plan)
         if plan.jail.platform is not running_platform():
             return
@@ -102,13 +102,9 @@ class FullDesign(Design):
     # -- sessions -----------------------------------------------------------------------------------
 
     def manage(
-        self,
-        context: Context,
-        plan: JailPlan,
-        command: tuple[str, ...],
-        options: SessionOptions,
+        self, context: Context, plan: JailPlan, command: tuple[str, ...], options: SessionOptions
     ) -> Managed:
-        """A confined session in the world while it is stopped: what runs there is the world's own."""
+        """Run a confined session in the world while it is stopped: what runs there is the world's own."""
         from layout.actions import mounting, running
         from layout.actions.manage import Managed, refuse_chroot, stdout_to_stderr
 
@@ -177,7 +173,7 @@ def _given_up(context: Context, plan: JailPlan) -> Finding:
 
 
 def _elsewhere(context: Context, plan: JailPlan) -> Iterator[Finding]:
-    """The world is to be seen in its place only, and in that of a session."""
+    """Find the world anywhere but in its place and in that of a session."""
     name, root = plan.jail.name, context.site.root
     live = Live(table.read())
     tree = f"{root}/t/{name}"
@@ -192,7 +188,7 @@ def _elsewhere(context: Context, plan: JailPlan) -> Iterator[Finding]:
 
 
 def _host_sshd(plan: JailPlan) -> Iterator[Finding]:
-    """An sshd of the host on every address answers on the jail's as well, and keeps the jail's from it."""
+    """Find an sshd of the host on every address: it keeps the jail's own from the jail's."""
     network = plan.jail.settings.network
     if not network.own_addresses or network.gateway:
         return
@@ -216,7 +212,7 @@ def _host_sshd(plan: JailPlan) -> Iterator[Finding]:
 
 
 def _network_of_linux(context: Context, root: Dir, plan: JailPlan) -> Iterator[Finding]:
-    """Link, addresses and applied rules of a running jail are those of its plan."""
+    """Compare link, addresses and applied rules of a running jail with its plan."""
     from layout.actions import network_linux
 
     for code, path, found, expected in network_linux.drift(context, root, plan):
@@ -224,7 +220,7 @@ def _network_of_linux(context: Context, root: Dir, plan: JailPlan) -> Iterator[F
 
 
 def _network_of_freebsd(plan: JailPlan) -> Iterator[Finding]:
-    """The addresses of a running jail, and its rules, are those of its plan."""
+    """Compare the addresses of a running jail, and its rules, with its plan."""
     from layout.host.freebsd import jails
 
     jail, network = plan.jail, plan.jail.settings.network
@@ -240,7 +236,7 @@ def _network_of_freebsd(plan: JailPlan) -> Iterator[Finding]:
 
 
 def _rules_of_freebsd(plan: JailPlan) -> Iterator[Finding]:
-    """The rules that pf has of a jail are those of its plan, and can have an effect."""
+    """Compare the rules that pf has of a jail with its plan; find that they have no effect."""
     from layout.host.freebsd import pf
 
     hint = f"layout restart {plan.jail.name}"

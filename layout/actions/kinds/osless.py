@@ -115,11 +115,7 @@ class Osless(Design):
         return {"rc.d": lambda: osless_freebsd.script(context, plan)}
 
     def manage(
-        self,
-        context: Context,
-        plan: JailPlan,
-        command: tuple[str, ...],
-        options: SessionOptions,
+        self, context: Context, plan: JailPlan, command: tuple[str, ...], options: SessionOptions
     ) -> Managed:
         """Refuse: there is no shell to run, and a deploy replaces one file."""
         del command, options

@@ -96,7 +96,7 @@ def check(plan: JailPlan, site: Site, root: Dir | None) -> None:
 
 
 def _refuse_directory(dataset: Dataset, root: Dir | None) -> None:
-    """A dataset would hide what a plain directory has already. Raises UsageError."""
+    """Refuse a dataset that would hide what a plain directory has already. Raises UsageError."""
     if root is None:
         return
     below = f"{dataset.half}/{dataset.name.rpartition('/')[2]}"

@@ -103,11 +103,7 @@ class Service(Design):
     # -- sessions -----------------------------------------------------------------------------------
 
     def manage(
-        self,
-        context: Context,
-        plan: JailPlan,
-        command: tuple[str, ...],
-        options: SessionOptions,
+        self, context: Context, plan: JailPlan, command: tuple[str, ...], options: SessionOptions
     ) -> Managed:
         """There is nothing to manage: its files are the host's own. Raises UsageError."""
         hint = "change its files on the host; its options in the profile, then layout init"

@@ -160,11 +160,7 @@ class Thin(Design):
         return {"rc.d": lambda: thin_freebsd.rc_script(context, live, root_of(context, plan))}
 
     def manage(
-        self,
-        context: Context,
-        plan: JailPlan,
-        command: tuple[str, ...],
-        options: SessionOptions,
+        self, context: Context, plan: JailPlan, command: tuple[str, ...], options: SessionOptions
     ) -> Managed:
         """Refuse: there is nothing to manage."""
         places = ", ".join(one.source for one in plan.jail.settings.mounts) or "the profile"

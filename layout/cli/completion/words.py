@@ -127,10 +127,12 @@ def valued(options: tuple[Option, ...]) -> list[str]:
 
 
 def names_of(options: tuple[Option, ...]) -> str:
+    """Return all names of these options."""
     return " ".join(name for one in options for name in one.names)
 
 
 def filled(text: str, **parts: str) -> str:
+    """Return a template with its @NAME@ filled in."""
     for name, part in parts.items():
         text = text.replace(f"@{name}@", part)
     return text

@@ -21,10 +21,12 @@ OURS = re.compile(r"\.layout-probe-[0-9a-f]{16}")
 
 
 def new_name() -> str:
+    """Return a name that nobody else has, by which a stale one is known."""
     return f".layout-probe-{secrets.token_hex(8)}"
 
 
 def is_directory(fd: int) -> bool:
+    """Say whether a descriptor is that of a directory; not when it is closed."""
     try:
         return stat.S_ISDIR(os.fstat(fd).st_mode)
     except OSError:
@@ -63,11 +65,13 @@ def opened(path: str) -> Iterator[int]:
 
 
 def remove(fd: int, name: str) -> None:
+    """Remove what a probe made."""
     with contextlib.suppress(OSError):  # root of the jail was faster
         os.unlink(name, dir_fd=fd)
 
 
 def remove_stale(fd: int, name: str) -> None:
+    """Remove what a killed probe left."""
     with contextlib.suppress(OSError):
         found = os.stat(name, dir_fd=fd, follow_symlinks=False)
         if not stat.S_ISDIR(found.st_mode) and time.time() - found.st_mtime > STALE:
@@ -75,39 +79,48 @@ def remove_stale(fd: int, name: str) -> None:
 
 
 def open_node(fd: int, name: str) -> None:
+    """Open a node. Raises OSError, as all that follow do: that is the outcome of an attempt."""
     os.close(os.open(name, READ, dir_fd=fd))
 
 
 def open_fifo(path: str) -> None:
+    """Open a FIFO for both ways, which waits for nobody."""
     os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
 
 
 def append_nothing(path: str) -> None:
+    """Open a file for appending, and write nothing."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     os.close(os.open(path, flags))
 
 
 def set_times(path: str, found: os.stat_result) -> None:
+    """Give a file the times that it has."""
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
 
 
 def make_node(fd: int, name: str, kind: int, number: int) -> None:
+    """Make a device node, mode 0600."""
     os.mknod(name, kind | 0o600, number, dir_fd=fd)
 
 
 def rename_in(fd: int, old: str, new: str) -> None:
+    """Rename within one directory."""
     os.rename(old, new, src_dir_fd=fd, dst_dir_fd=fd)
 
 
 def link_into(path: str, fd: int, name: str) -> None:
+    """Make another name of a file."""
     os.link(path, name, dst_dir_fd=fd, follow_symlinks=False)
 
 
 def map_code(fd: int) -> None:
+    """Map a file as code; nothing of it is run."""
     mmap.mmap(fd, 1, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_EXEC).close()
 
 
 def make_and_remove(path: str) -> None:
+    """Make a file, remove it, put the times of its directory back."""
     fd = os.open(path, DIRECTORY)
     try:
         with untouched(fd):
@@ -119,6 +132,7 @@ def make_and_remove(path: str) -> None:
 
 
 def look_into(path: str) -> None:
+    """Read the first name of a directory."""
     with os.scandir(path) as entries:
         next(entries, None)
 
@@ -138,5 +152,6 @@ def executables(path: str) -> Iterator[str]:
 
 
 def connect(path: str) -> None:
+    """Connect to a socket, and say nothing."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as client:
         client.connect(path)

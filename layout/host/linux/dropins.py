@@ -52,7 +52,7 @@ def find(name: str, own: str, first: str) -> Unit | None:
 
 
 def _dropins(places: Sequence[str], names: Sequence[str], own: str) -> tuple[str, ...]:
-    """The drop-ins of all places in the order of their file names; one of an earlier place hides others."""
+    """Return the drop-ins of all places by file name; one of an earlier place hides others."""
     found: dict[str, str] = {}
     for place in places:
         for name in names:
@@ -66,7 +66,7 @@ def _dropins(places: Sequence[str], names: Sequence[str], own: str) -> tuple[str
 
 
 def _read(path: str) -> str | None:
-    """The text of a regular file, None when there is none. Raises LayoutError."""
+    """Return the text of a regular file, None when there is none. Raises LayoutError."""
     try:
         if os.path.realpath(path) == "/dev/null":
             raise LayoutError(path, "a masked unit", "one that can be started", "systemctl unmask")

@@ -64,7 +64,7 @@ class Session:
         return confined.first_process(self, standard, keeper, channel)
 
 
-class Kind(Protocol):
+class Runnable(Protocol):
     """What `run` can run: a session of its own, or a command in a running jail."""
 
     @property
@@ -83,7 +83,7 @@ class Kind(Protocol):
     def first_process(self, standard: tuple[Standard, ...], keeper: int, channel: socket.socket) -> int: ...
 
 
-def run(session: Kind) -> int:
+def run(session: Runnable) -> int:
     """Run the session to its end and return the exit status of its command.
 
     128+N when signal N ended the command, or came to this process and so ended the session; 127 when the
@@ -138,7 +138,7 @@ class _Keeper:
 
 
 @contextlib.contextmanager
-def _keeper(session: Kind, standard: tuple[Standard, ...], channel: socket.socket) -> Iterator[_Keeper]:
+def _keeper(session: Runnable, standard: tuple[Standard, ...], channel: socket.socket) -> Iterator[_Keeper]:
     """Start the keeper; whatever happens, it and the session have ended when the context is left."""
     try:
         caller = os.pidfd_open(os.getpid())
@@ -156,7 +156,7 @@ def _keeper(session: Kind, standard: tuple[Standard, ...], channel: socket.socke
         os.close(keeper.pidfd)
 
 
-def _keep(session: Kind, standard: tuple[Standard, ...], caller: int, channel: socket.socket) -> int:
+def _keep(session: Runnable, standard: tuple[Standard, ...], caller: int, channel: socket.socket) -> int:
     """Be the keeper: start process 1 of a new pid namespace, pass signals on, return its exit status."""
     process.close_descriptors(
         {caller, channel.fileno(), *(item.fd for item in standard), *session.descriptors}
@@ -198,7 +198,7 @@ class _Attendant:
 
     def __init__(
         self,
-        session: Kind,
+        session: Runnable,
         relay: Relay,
         inbox: forked.SignalInbox,
         channel: socket.socket,

@@ -31,7 +31,7 @@ class Child:
         self.status: int | None = None
 
     def message(self) -> Message | None:
-        """What it sent, or None when that is missing or malformed."""
+        """Return what it sent, or None when that is missing or malformed."""
         try:
             message: Message = msgspec.msgpack.decode(self.received, type=Message)
         except msgspec.MsgspecError:

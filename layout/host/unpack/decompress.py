@@ -82,9 +82,9 @@ def prepare(compression: Compression) -> Callable[[], _Engine]:
         case Compression.GZIP:
             return _Gzip
         case Compression.XZ:
-            return _Xz
+            return lambda: _Bounded(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY))
         case Compression.BZIP2:
-            return _Bzip2
+            return lambda: _Bounded(bz2.BZ2Decompressor())
         case Compression.ZSTD:
             import zstandard
 
@@ -166,29 +166,11 @@ class _Gzip:
         return out
 
 
-class _Xz:
-    def __init__(self) -> None:
-        self._inner = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+class _Bounded:
+    """A stream of xz or bzip2: so many bytes of output for each call, however few went in."""
 
-    @property
-    def eof(self) -> bool:
-        return self._inner.eof
-
-    @property
-    def waiting(self) -> bool:
-        return not self._inner.needs_input
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._inner.unused_data
-
-    def decompress(self, data: bytes, /) -> bytes:
-        return self._inner.decompress(data, _OUTPUT)
-
-
-class _Bzip2:
-    def __init__(self) -> None:
-        self._inner = bz2.BZ2Decompressor()
+    def __init__(self, inner: lzma.LZMADecompressor | bz2.BZ2Decompressor) -> None:
+        self._inner = inner
 
     @property
     def eof(self) -> bool:

@@ -264,7 +264,7 @@ class Extractor:
         self._dirs[path] = _Metadata(entry)
 
     def _implied(self, path: bytes) -> None:
-        """A directory that no entry named, as GNU tar makes it."""
+        """Make a directory that no entry named, as GNU tar does."""
         self._lines[path] = _DIRECTORY
         self._dirs[path] = _Metadata()
 

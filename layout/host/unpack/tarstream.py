@@ -136,7 +136,7 @@ class TarReader:
         self._fields = Fields(self._broken)
 
     def content(self) -> memoryview | None:
-        """The whole content of the current file, valid until the next step; None when big: use chunks()."""
+        """Return the whole content of the current file until the next step; None when big: use chunks()."""
         padded = self._left
         if padded > _WHOLE:
             return None
@@ -148,7 +148,7 @@ class TarReader:
         return self._view[pos : pos + padded - self._padding]
 
     def chunks(self) -> Iterator[memoryview]:
-        """The content of the current file in pieces, each valid until the next."""
+        """Yield the content of the current file in pieces, each valid until the next."""
         while (size := self._left - self._padding) > 0:
             if self._pos == self._end:
                 self._fill(1)
@@ -350,7 +350,7 @@ class TarReader:
                 return
 
     def _header_data(self, flag: bytes, size: int) -> bytes:
-        """The content of an extended header, with its padding passed over."""
+        """Return the content of an extended header, with its padding passed over."""
         if size > _HEADER_MAX:
             raise self._broken(f"an extended header ({flag.decode()}) of {size} bytes")
         padded = size + -size % _BLOCK
@@ -361,7 +361,7 @@ class TarReader:
         return data
 
     def _long(self, data: bytes) -> bytes:
-        """A GNU long name: up to its NUL, and nothing behind it that another reader might see."""
+        """Return a GNU long name: up to its NUL, and nothing behind it that another reader might see."""
         name, _, rest = data.partition(b"\0")
         if not name or rest.strip(b"\0"):
             raise self._broken("a long name that is empty or has a NUL inside")
