@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,12 @@ class FreeBSD(Host):
             self._standby.stdin.close()
             self._standby.stdout.close()
         super().close()
+
+    def python(self, *words: str | os.PathLike[str]) -> str:
+        """Return the command of the shell that runs this host's Python with these arguments."""
+        quoted = " ".join(shlex.quote(os.fspath(word)) for word in (sys.executable, *words))
+        plain = f"PYTHONPATH={SHIM}:{HERE.parent} NO_COLOR=1 COLUMNS=120 LC_ALL=C.UTF-8"
+        return f"env -u LAYOUT_ROOT -u LAYOUT_CONFIG {plain} {quoted}"
 
     def does(self, *words: str | os.PathLike[str]) -> str:
         """Run layout, which must succeed; return what it printed."""

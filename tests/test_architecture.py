@@ -42,8 +42,10 @@ SIBLINGS = {
         "layout.host.run",
         "layout.host.forked",
         "layout.host.inside",
+        "layout.host.played",
         "layout.host.pty_relay",
         "layout.host.standard",
+        "layout.host.traps",
     ),
     "layout.host.freebsd": (
         "layout.host.attacks",
@@ -51,8 +53,10 @@ SIBLINGS = {
         "layout.host.run",
         "layout.host.forked",
         "layout.host.inside",
+        "layout.host.played",
         "layout.host.pty_relay",
         "layout.host.standard",
+        "layout.host.traps",
     ),
 }
 """What these packages may import of layout.host besides themselves."""
@@ -71,6 +75,8 @@ PATH_DOORS = {
     "layout.host.freebsd": "mountpoints and devices of the host",
     "layout.host.inside": "a child confined to a jail's root, where paths are the jail's own",
     "layout.host.attacks": "what root of a jail would do, in the sandbox and the jails of selftest",
+    "layout.host.played": "the output and the terminal of a command that selftest runs",
+    "layout.host.traps": "what root of a jail would plant, in trees that selftest made",
     "layout.host.hostfiles": "ETC and the host's fstab: written whole, outside ROOT",
     "layout.host.shipped": "the package's own data files",
     "layout.host.privilege": "writes the id maps of a new user namespace below /proc/self",

@@ -18,9 +18,9 @@ from layout.actions.kinds.design import SessionOptions
 from layout.actions.selftest import Found
 from layout.actions.selftest_jails import Case
 from layout.actions.telling import Progress
-from layout.core.attacks import ENGINE, SESSION, TRAPS, NotTried, Place, judge, strict
+from layout.core.attacks import ENGINE, SESSION, TRAPS, NotTried, Place, as_seen, judge, strict
 from layout.core.errors import LayoutError, printable
-from layout.host import interpreter
+from layout.host import interpreter, played
 from layout.host.attacks.frame import RESULT
 from layout.host.linux import sandbox, targets, traps
 from layout.host.linux.engines import direct
@@ -60,7 +60,7 @@ def _work() -> bytes:
             for case in cases:
                 engines = [one for one in case.engines or (direct.NAME,) if one in {*installed, direct.NAME}]
                 places += _engines(context, case, engines, token)
-            with traps.planted("weak"):
+            with traps.planted("weak", aim):
                 places += _sessions(context, cases, token)
     return msgspec.json.encode(Found(tuple(places), tuple(_not_tried(cases))))
 
@@ -144,8 +144,9 @@ def _sessions(context: Context, cases: list[Case], token: str) -> Iterable[Place
     words = targets.command(aim, [one.id for one in (*alone, *SESSION)], stay=False)
     typing = targets.command(aim, [_TERMINAL], stay=False)
     for sealed in (False, True):
-        text = targets.output_of(
-            functools.partial(manage.manage, context, plan, words, SessionOptions(sealed=sealed))
+        text = played.output_of(
+            f"{targets.WORK}/output",
+            functools.partial(manage.manage, context, plan, words, SessionOptions(sealed=sealed)),
         )
         found = _answers(text)
         _seen(found, "device-mode", targets.host_device_changed(), "the session's own node only")
@@ -170,9 +171,6 @@ def _answers(text: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _seen(found: dict[str, dict[str, Any]], name: str, worked: bool, otherwise: str) -> None:
-    """Put what the host sees in the place of what the attacker believes."""
-    raw = found.get(name)
-    if raw is not None and not raw["untried"]:
-        said = otherwise if raw["worked"] and not worked else raw["said"]
-        found[name] = {**raw, "worked": worked, "said": said}
+def _seen(found: _Raw, name: str, worked: bool, otherwise: str) -> None:
+    if name in found:
+        found[name] = as_seen(found[name], worked, otherwise)

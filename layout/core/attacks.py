@@ -245,6 +245,17 @@ def _judged(
     return "blocked", found
 
 
+def as_seen(raw: Mapping[str, Any], worked: bool, otherwise: str) -> dict[str, Any]:
+    """Return an attempt with what the host sees of it in the place of what the attacker believes.
+
+    `otherwise` is what became of one that seemed to work.
+    """
+    if raw["untried"]:
+        return dict(raw)
+    said = otherwise if raw["worked"] and not worked else raw["said"]
+    return {**raw, "worked": worked, "said": said}
+
+
 def worked(attack: Attack, raw: Mapping[str, Any], token: str) -> bool:
     """Say whether an attempt got what it wanted."""
     return bool(raw.get("worked")) and (not attack.proof or raw.get("said") == token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from layout.core import attacks
 from layout.core.attacks import Attack, Result, Verdict
 from layout.core.release import open_advisories
 
@@ -48,6 +49,28 @@ JAIL: tuple[Attack, ...] = (
     ),
 )
 """By root of a jail with the parameters of jail(8) that a profile makes."""
+
+SESSION: tuple[Attack, ...] = tuple(
+    attack
+    for attack in JAIL
+    if attack.id
+    in {
+        "mount",
+        "umount",
+        "handle",
+        "device",
+        "chroot",
+        "signal",
+        "ptrace",
+        "kernel",
+        "jail",
+        "raw-socket",
+    }
+)
+"""By a program that an administrator runs in a session: mroot and s are his to write, the host is not."""
+
+TRAPS: tuple[Attack, ...] = tuple(attack for attack in attacks.TRAPS if attack.id != "answers")
+"""Planted in t for the administrator in a session. There is no debconf(7)."""
 
 _LEVEL = Attack("patch-level", 20, "uses a known way out of jails, which the kernel's patch level has closed")
 

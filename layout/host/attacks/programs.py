@@ -52,7 +52,7 @@ def program() -> bytes:
     if found is None or sys.maxsize < 1 << 32:
         with open(sys.executable, "rb") as file:
             return file.read()
-    return _elf(found[0], bytes.fromhex(found[1]))
+    return elf(found[0], bytes.fromhex(found[1]))
 
 
 def launcher() -> bytes:
@@ -61,10 +61,10 @@ def launcher() -> bytes:
     b"" where no machine code is known for this machine.
     """
     machine, text = _LAUNCHERS.get(platform.machine(), (0, ""))
-    return _elf(machine, bytes.fromhex(text)) if text else b""
+    return elf(machine, bytes.fromhex(text)) if text else b""
 
 
-def _elf(machine: int, code: bytes) -> bytes:
+def elf(machine: int, code: bytes) -> bytes:
     """Return a program with nothing in it but this code (elf(5))."""
     start = 0x400000
     header = struct.pack(
@@ -137,9 +137,13 @@ def execute(aim: Aim) -> str:
 
 def map_execute(aim: Aim) -> str:
     path = written(f"{aim.t}/library")
-    fd = os.open(path, os.O_RDONLY)
-    _map(fd, _READ | _EXECUTE, _PRIVATE)
+    mapped(os.open(path, os.O_RDONLY))
     return path
+
+
+def mapped(fd: int) -> None:
+    """Map a file executable. Raises OSError."""
+    _map(fd, _READ | _EXECUTE, _PRIVATE)
 
 
 def _map(fd: int, protection: int, flags: int) -> None:

@@ -21,7 +21,7 @@ LEFT = b"layout-left"
 TYPED = b"typed by the attacker\n"
 TEMPORARY = "cc-selftest.s"
 _ANSWERS = "/var/cache/debconf/config.dat"
-_HINTS = "/var/run/ld-elf.so.hints"
+HINTS = "/var/run/ld-elf.so.hints"
 _MERGED = "/var/lib/ucf/file"
 _PATIENCE = 1.0
 """Seconds for the attacker to change a temporary file, and for a FIFO to be a FIFO."""
@@ -29,7 +29,7 @@ _LOADED = "import ctypes; print(open('/proc/self/maps').read())"
 _SET_NAME = 15
 
 
-def _ran(aim: Aim, path: str) -> str:
+def ran(aim: Aim, path: str) -> str:
     """Run a script as the administrator's tool would; success is that it was the attacker's."""
     marker = f"{aim.s}/pwned"
     os.stat(path)
@@ -42,37 +42,37 @@ def _ran(aim: Aim, path: str) -> str:
 
 def package_script(aim: Aim) -> str:
     """dpkg(1) --remove."""
-    return _ran(aim, f"{os.environ.get('DPKG_ADMINDIR', '/var/lib/dpkg')}/info/demo.prerm")
+    return ran(aim, f"{os.environ.get('DPKG_ADMINDIR', '/var/lib/dpkg')}/info/demo.prerm")
 
 
 def build_options(aim: Aim) -> str:
     """make(1) in a tree of ports includes the options of the last time."""
-    return _ran(aim, f"{os.environ.get('PORT_DBDIR', '/var/db/ports')}/demo/options")
+    return ran(aim, f"{os.environ.get('PORT_DBDIR', '/var/db/ports')}/demo/options")
 
 
 def answers(aim: Aim) -> str:
     """A package's postinst asks debconf(7)."""
-    return _ran(aim, _ANSWERS)
+    return ran(aim, _ANSWERS)
 
 
 def script(aim: Aim) -> str:
-    return _ran(aim, f"{aim.t}/fix")
+    return ran(aim, f"{aim.t}/fix")
 
 
 def script_in_tmp(aim: Aim) -> str:
-    def ran(path: str) -> None:
+    def ran_from(path: str) -> None:
         try:
-            _ran(aim, path)
+            ran(aim, path)
         except Refused:
             raise FileNotFoundError(2, "not the attacker's", path) from None
 
     paths = ("/tmp/fix", "/var/tmp/fix")  # noqa: S108 - of the jail
-    return each((path, lambda path=path: ran(path)) for path in paths)  # type: ignore[misc]
+    return each((path, lambda path=path: ran_from(path)) for path in paths)  # type: ignore[misc]
 
 
 def linker_hints(aim: Aim) -> str:
     """A loader that believes hints in /var/run, as FreeBSD's does: it looks there first."""
-    with open(_HINTS, encoding="ascii") as file:
+    with open(HINTS, encoding="ascii") as file:
         directory = file.read().strip()
     reading, writing = os.pipe()
     pid = os.fork()
@@ -109,12 +109,12 @@ def temporary(aim: Aim) -> str:
     raise Refused((), f"{path} stayed as it was written")
 
 
-def merge_base(aim: Aim) -> str:
+def merge_base(aim: Aim, merged: str = _MERGED) -> str:
     """ucf(1) and etcupdate(8): a file that is as it was delivered is replaced without a question."""
     path = f"{aim.s}/file"
     with open(path, encoding="ascii") as file:
         mine = file.read()
-    with open(_MERGED, encoding="ascii") as file:
+    with open(merged, encoding="ascii") as file:
         delivered = file.read()
     if mine != delivered:
         raise Refused((), "the edit was seen, and kept")

@@ -1,7 +1,7 @@
 """Where the selftest attacks on FreeBSD: a tmpfs of its own, and a jail that is there for a moment.
 
 FreeBSD has no mount namespaces, so what is mounted is mounted on the host. All of it lies below one new
-directory, is taken away in order, and a directory that still has a mount below it is left as it is.
+directory, and a process that outlives all others takes away what they could not.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from layout.core.attacks import Attack
 from layout.core.errors import LayoutError
-from layout.host import forked
+from layout.host import forked, played
 from layout.host.attacks import files, frame
-from layout.host.attacks.frame import Aim
-from layout.host.freebsd import attacks, process, table
+from layout.host.attacks.frame import Aim, Exploit
+from layout.host.freebsd import attacks, jails, mounts, process, session, table
 from layout.host.run import run
 
 IN_BASE, IN_S, IN_T = "/usr/lib/selftest", "/etc/selftest", "/var/selftest"
@@ -42,36 +42,52 @@ _DIRECTORIES = (
     "var/run",
 )
 _TEMPORARY = "/tmp"  # noqa: S108 - a new directory there, closed to others
-_PATIENCE = 20
+_PATIENCE = 100
 _PAUSE = 0.1
+_OFTEN = 0.2
 
 
 @contextlib.contextmanager
 def made() -> Iterator[str]:
-    """Make the directory, yield it, and take it away. Raises LayoutError."""
+    """Make the directory, yield it, and take it away, whatever ends this process. Raises LayoutError."""
     top = f"{os.path.realpath(_TEMPORARY)}/layout-selftest-{secrets.token_hex(6)}"
     os.mkdir(top, 0o700)
+    # A guard sees the end of everybody who has the other end of this, and then tidies up.
+    watched, held = os.pipe2(os.O_CLOEXEC)
+    guard = forked.fork(lambda: _guard(top, watched, held))
+    os.close(watched)
     try:
         run("mount", "-t", "tmpfs", "-o", "rw,size=128m,mode=700", "tmpfs", top)
-        try:
-            yield top
-        finally:
-            _unmount(top)
+        yield top
     finally:
-        with contextlib.suppress(OSError):
-            os.rmdir(top)
+        os.close(held)
+        if os.waitstatus_to_exitcode(os.waitpid(guard, 0)[1]):
+            raise LayoutError(top, "something that is still mounted or in use", "nothing", f"umount {top}")
 
 
-def _unmount(top: str) -> None:
-    """Unmount the tmpfs, and all that is in it is gone. Raises LayoutError for a mount below it."""
-    inside = [line.node for line in table.lines() if line.node.startswith(f"{top}/")]
-    if inside:
-        raise LayoutError(top, f"mounts below it: {', '.join(inside)}", "none", "umount them, then it")
-    for attempt in range(_PATIENCE):
-        if run("umount", top, ok=range(256)).status == 0:
-            return
-        time.sleep(_PAUSE * (attempt > 0))
-    raise LayoutError(top, "a tmpfs that is busy", "nobody in it", f"umount {top}")
+def _guard(top: str, watched: int, held: int) -> int:
+    """In a child whose signals are held: wait for the end of all others, then take away what is left."""
+    os.close(held)
+    os.setsid()
+    os.read(watched, 1)
+    for _ in range(_PATIENCE):
+        with contextlib.suppress(LayoutError, OSError):
+            if _taken_away(top):
+                os.rmdir(top)
+                return 0
+        time.sleep(_PAUSE)
+    return 1
+
+
+def _taken_away(top: str) -> bool:
+    """Remove jails with their root below a directory, then mounts, the newest first. Raises LayoutError."""
+    for prison in jails.listed():
+        if prison.path.startswith(f"{top}/"):
+            session.remove(prison.name)
+    lines = table.lines()
+    while inside := [line for line in lines if f"{line.node}/".startswith(f"{top}/")]:
+        lines = mounts.detach_line(inside[-1], lines)
+    return True
 
 
 def base(top: str) -> str:
@@ -97,18 +113,12 @@ def outside(top: str, root: str, shell: str) -> Iterator[tuple[Aim, str]]:
     files.directories(os.path.dirname(path))
     with open(path, "w", encoding="ascii") as file:
         file.write(token)
-    own = os.getpid()
-    victim = forked.fork(lambda: _victim(own))
     left = f"{root}/j/mroot{IN_BASE}"
-    try:
-        os.mkfifo(f"{left}/fifo")
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(_short(f"{left}/socket"))
-            server.listen(8)
-            yield Aim(IN_BASE, IN_S, IN_T, victim, "victim", path, (shell,) if shell else ()), token
-    finally:
-        os.kill(victim, signal.SIGKILL)
-        os.waitpid(victim, 0)
+    os.mkfifo(f"{left}/fifo")
+    with socket.socket(socket.AF_UNIX) as server, played.beside(lambda: None, _OFTEN) as victim:
+        server.bind(_short(f"{left}/socket"))
+        server.listen(8)
+        yield Aim(IN_BASE, IN_S, IN_T, victim, "victim", path, (shell,) if shell else ()), token
 
 
 def _short(path: str) -> str:
@@ -116,16 +126,17 @@ def _short(path: str) -> str:
     return path if len(os.fsencode(path)) < 100 else os.path.relpath(path)
 
 
-def _victim(parent: int) -> int:
-    process.die_with_parent(parent)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    while True:
-        signal.pause()
+def attacked(
+    wanted: Sequence[Attack],
+    aim: Aim,
+    jid: int,
+    exploits: Mapping[str, Exploit] = attacks.EXPLOITS,
+    variables: Mapping[str, str] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Make each attack as root of the jail: a child attaches to it, and its children attack.
 
-
-def attacked(wanted: Sequence[Attack], place: Aim, jid: int) -> dict[str, dict[str, Any]]:
-    """Make each attack as root of the jail: a child attaches to it, and its children attack."""
+    `variables` is the environment there, where that matters.
+    """
     reading, writing = os.pipe()
     own = os.getpid()
 
@@ -138,7 +149,10 @@ def attacked(wanted: Sequence[Attack], place: Aim, jid: int) -> dict[str, dict[s
         except (OSError, frame.Untried) as why:
             found = {one.id: _untried(f"the jail cannot be entered: {why}") for one in wanted}
         else:
-            found = {one.id: frame.attempt(attacks.EXPLOITS[one.id], place) for one in wanted}
+            if variables is not None:
+                os.environ.clear()
+                os.environ.update(variables)
+            found = {one.id: frame.attempt(exploits[one.id], aim) for one in wanted}
         with open(writing, "w", encoding="utf-8") as out:
             json.dump(found, out)
         return 0
@@ -156,22 +170,22 @@ def _untried(why: str) -> dict[str, Any]:
     return {"worked": False, "errnos": [], "said": why, "untried": True}
 
 
-def controls(wanted: Sequence[Attack], place: Aim, top: str, root: str) -> dict[str, dict[str, Any]]:
+def controls(wanted: Sequence[Attack], aim: Aim, top: str, root: str) -> dict[str, dict[str, Any]]:
     """Make each where it has to work: in one writable tree without mounts, or by root who is in no jail."""
     found = {}
     os.chmod(top, 0o711)  # for the control that is another user; ROOT below is closed
     for one in wanted:
         plain = f"{top}/plain/{one.id}"
-        tree = place._replace(base=f"{plain}/base", s=f"{plain}/s", t=f"{plain}/t")
+        tree = aim._replace(base=f"{plain}/base", s=f"{plain}/s", t=f"{plain}/t")
         for path in tree[:3]:
             files.fill(path)
-        before, aim = None, tree
+        before, there = None, tree
         if one.id == "chroot":
-            before, aim = functools.partial(os.chroot, plain), tree._replace(t="/t")
+            before, there = functools.partial(os.chroot, plain), tree._replace(t="/t")
         elif one.id in {"fifo", "socket"}:
-            aim = place._replace(base=f"{root}/j/mroot{IN_BASE}")
-        elif one.id == "interpreter" and place.interpreter:
-            aim = tree._replace(interpreter=(_RESCUE,))
-        found[one.id] = frame.attempt(attacks.EXPLOITS[one.id], aim, before)
+            there = aim._replace(base=f"{root}/j/mroot{IN_BASE}")
+        elif one.id == "interpreter" and aim.interpreter:
+            there = tree._replace(interpreter=(_RESCUE,))
+        found[one.id] = frame.attempt(attacks.EXPLOITS[one.id], there, before)
     os.chmod(top, 0o700)
     return found

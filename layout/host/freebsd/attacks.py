@@ -10,11 +10,12 @@ import contextlib
 import ctypes
 import errno
 import os
+import signal
 import socket
 import stat
 from collections.abc import Callable
 
-from layout.host.attacks import mounts, programs, reach, shared
+from layout.host.attacks import mounts, programs, reach, session, shared
 from layout.host.attacks.frame import Aim, Exploit, Untried, each
 from layout.host.freebsd import libc
 
@@ -24,6 +25,7 @@ _ANONYMOUS = ctypes.c_char_p(1)
 """SHM_ANON of shm_open(2)."""
 _IMMUTABLE = 0x00020000
 """SF_IMMUTABLE (chflags(2))."""
+LIBRARY, MERGED = "libevil.so", "/var/db/etcupdate/file"
 _KNOB = b"kern.ps_arg_cache_limit"
 
 
@@ -141,6 +143,43 @@ def interpreter(aim: Aim) -> str:
     return aim.interpreter[0]
 
 
+def linker_hints(aim: Aim) -> str:
+    """What rtld(1) does with hints: it opens what they lead to, and maps it executable."""
+    with open(session.HINTS, encoding="ascii") as file:
+        path = f"{file.read().strip()}/{LIBRARY}"
+    fd = os.open(path, os.O_RDONLY)
+    programs.mapped(fd)
+    return path
+
+
+def package_script(aim: Aim) -> str:
+    """pkg(8) delete."""
+    return session.ran(aim, f"{os.environ.get('PKG_DBDIR', '/var/db/pkg')}/info/demo.prerm")
+
+
+def merge_base(aim: Aim) -> str:
+    return session.merge_base(aim, MERGED)
+
+
+def left_behind(channel: int) -> Exploit:
+    """Return what leaves a process behind, which says so through a socket and stays until that is closed."""
+
+    def stays(aim: Aim) -> str:
+        del aim
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.dup2(channel, 0)
+                os.closerange(1, _HIGHEST)  # whoever waits for the end of these does not wait for this one
+                signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGTERM))
+                os.write(0, b"x")
+                os.read(0, 1)
+            os._exit(0)
+        return "a process in a session of its own"
+
+    return stays
+
+
 EXPLOITS: dict[str, Exploit] = {
     **{name: mounts.EXPLOITS[name] for name in ("write-base", "write-s", "link")},
     **{
@@ -149,6 +188,13 @@ EXPLOITS: dict[str, Exploit] = {
     },
     **{name: reach.EXPLOITS[name] for name in ("chroot", "signal")},
     **{name: shared.EXPLOITS[name] for name in ("new-fifo", "fifo", "socket", "flock")},
+    **{
+        name: session.EXPLOITS[name]
+        for name in ("build-options", "temporary", "link-write", "script-in-tmp", "script", "fifo-log")
+    },
+    "linker-hints": linker_hints,
+    "package-script": package_script,
+    "merge-base": merge_base,
     "mount": mount,
     "umount": umount,
     "handle": handle,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from layout.core.attacks import Attack
-from layout.host import forked
+from layout.host import played
 from layout.host.attacks import files, frame, known, programs, session
 from layout.host.attacks.frame import Aim
 from layout.host.linux import process, syscalls
@@ -31,6 +31,7 @@ TOKEN = f"{WORK}/outside/token"
 HOME = "/usr/lib/selftest"
 IN_BASE, IN_S, IN_T = f"{HOME}/target", "/etc/selftest", "/var/selftest"
 NAME = "layout-victim"
+_OFTEN = 0.2
 _LEAKED = 200
 """Number from which on a descriptor is left open on purpose."""
 _NULL = stat.S_IFCHR | 0o666
@@ -107,12 +108,10 @@ def outside(python: str) -> Iterator[tuple[Aim, str]]:
     os.close(opened)
     with contextlib.suppress(OSError):  # a number that no process of a jail has
         write("/proc/sys/kernel/ns_last_pid", "30000")
-    victim = forked.fork(_victim)
     try:
-        yield Aim(IN_BASE, IN_S, IN_T, victim, NAME, TOKEN, (python, "-S", "-E")), token
+        with played.beside(lambda: process.set_name(NAME.encode()), _OFTEN) as victim:
+            yield Aim(IN_BASE, IN_S, IN_T, victim, NAME, TOKEN, (python, "-S", "-E")), token
     finally:
-        os.kill(victim, signal.SIGKILL)
-        os.waitpid(victim, 0)
         os.close(leaked)
 
 
@@ -120,15 +119,6 @@ def _duplicate(fd: int) -> int:
     import fcntl
 
     return fcntl.fcntl(fd, fcntl.F_DUPFD, _LEAKED)
-
-
-def _victim() -> int:
-    process.set_name(NAME.encode())
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    process.prctl(1, signal.SIGKILL)
-    while True:
-        signal.pause()
 
 
 @contextlib.contextmanager
@@ -239,34 +229,3 @@ def host_user(target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
     finally:
         for one, mode in modes.items():
             os.chmod(one, mode)
-
-
-def performed(work: Callable[[], object], dress: Callable[[], None]) -> int:
-    """In a child that `dress` gives its descriptors: run `work` as a command of layout would run."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    dress()
-    try:
-        work()
-    except Exception as error:
-        os.write(2, f"{type(error).__name__}: {error}".encode())
-        return 1
-    return 0
-
-
-def output_of(work: Callable[[], object]) -> str:
-    """Run `work` in a child with its output in a file; return that."""
-    path = f"{WORK}/output"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-
-    def dress() -> None:
-        null = os.open("/dev/null", os.O_RDONLY)
-        os.dup2(null, 0)
-        os.dup2(fd, 1)
-        os.dup2(fd, 2)
-
-    try:
-        os.waitpid(forked.fork(lambda: performed(work, dress)), 0)
-        return os.pread(fd, 1 << 20, 0).decode("utf-8", "replace")
-    finally:
-        os.close(fd)
