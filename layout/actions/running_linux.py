@@ -104,7 +104,6 @@ def _start_unit(context: Context, state: Dir, plan: JailPlan) -> Running:
         records.now(),
         mounted=not _is_mounted(plan),
         unit=unit_name(name),
-        notes=(running_unit.NOTE,),
     )
     _write(state, name, record)
     try:
@@ -184,10 +183,10 @@ def log_of(context: Context, plan: JailPlan) -> set[tuple[int, int]]:
 def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
     """Compare the service's process with the profile; see layout.actions.running."""
     with context.open() as root, root.open(".layout") as state:
-        record = _read(state, plan.jail.name)
-    known = record.process if record is not None else None
-    alive = record is not None and known is not None and procs.lives(known)
-    daemon = _daemon(record.engine, known.pid) if alive and record is not None and known is not None else None
+        record, found = _standing(context, state, plan)
+    if record is None or found is None:
+        return []
+    daemon = _daemon(record.engine, record.process.pid) if record.process is not None else found.pid
     if daemon is None:
         return []
     service = plan.jail.settings.service
@@ -198,6 +197,7 @@ def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
             service.capabilities,
             _sources(context, plan),
             setuid=design_of(plan.jail.kind).is_world,
+            by_unit=bool(record.unit),
         )
     )
 

@@ -9,7 +9,7 @@ from layout.actions.context import Context
 from layout.core.errors import LayoutError
 from layout.core.model import JailPlan
 from layout.core.running import Running, RunRecord
-from layout.core.units import unit_name
+from layout.core.units import CLOSING, unit_name
 from layout.host import records
 from layout.host.linux import procs, readiness, systemd
 
@@ -24,7 +24,7 @@ def launch(context: Context, plan: JailPlan) -> None:
     unit = unit_name(plan.jail.name)
     if systemd.is_installed(unit):
         systemd.reload()
-        root = systemd.root_directory(unit)
+        root = systemd.properties(unit, ("RootDirectory",)).get("RootDirectory")
         if root != plan.tables.jail[0].target:
             hint = f"layout render unit {plan.jail.name} makes the one of this jail"
             place = f"{systemd.INSTALLED}/{unit}"
@@ -62,6 +62,8 @@ def look(record: RunRecord) -> Running | None:
     known = procs.identify(pid) if pid is not None else None
     if known is None:
         return None
+    known_settings = systemd.properties(record.unit, CLOSING)
+    lacking = [name for name in CLOSING if name not in known_settings]
     return Running(
         "unit",
         record.grade,
@@ -69,7 +71,7 @@ def look(record: RunRecord) -> Running | None:
         since=procs.since(known),
         uptime=procs.uptime(known),
         log=f"journalctl -u {record.unit}",
-        notes=record.notes,
+        notes=(NOTE, *([f"this systemd does not know {', '.join(lacking)}"] if lacking else [])),
     )
 
 
@@ -81,9 +83,9 @@ def installed(plan: JailPlan) -> RunRecord | None:
     unit = unit_name(plan.jail.name)
     if not systemd.is_installed(unit) or systemd.main_process(unit) is None:
         return None
-    if systemd.root_directory(unit) != plan.tables.jail[0].target:
+    if systemd.properties(unit, ("RootDirectory",)).get("RootDirectory") != plan.tables.jail[0].target:
         return None
-    return RunRecord("unit", "weak", records.now(), mounted=False, unit=unit, notes=(NOTE,))
+    return RunRecord("unit", "weak", records.now(), mounted=False, unit=unit)
 
 
 def end(record: RunRecord) -> None:

@@ -62,13 +62,19 @@ RestrictSUIDSGID=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
+SystemCallFilter=~@keyring
 SystemCallErrorNumber=EPERM
 UMask=0022
 """
 _RUN = "TemporaryFileSystem=/run:mode=0755,size=16m,nosuid,nodev,noexec"
 _SHM = "TemporaryFileSystem=/dev/shm:mode=1777,nosuid,nodev,noexec"
-
-
+_COVERED = ("/dev/pts", "/dev/mqueue", "/dev/hugepages")
+"""What PrivateDevices= leaves of the host's: an administrator's terminal is root's, as the jail may be."""
+CLOSING = (
+    *dict.fromkeys(line.partition("=")[0] for line in _CLOSED.splitlines()),
+    *("RootDirectory", "MountAPIVFS", "TemporaryFileSystem", "NoExecPaths", "CapabilityBoundingSet"),
+)
+"""Settings without which a jail would have more. A systemd that does not know one goes on without it."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ON_THE_HOST = ("/usr/bin/nsenter", "--target=1", "--mount", "--")
 """A "+" frees a command of what the settings forbid, not of a mount namespace with their tmpfs and binds:
@@ -181,7 +187,7 @@ def render_unit(plan: JailPlan, host: Host) -> str:
     lines.append(f"CapabilityBoundingSet={' '.join(f'CAP_{name.upper()}' for name in host.kept)}")
     if network.ip4 == ("disable",) and network.ip6 == ("disable",):
         lines.append("PrivateNetwork=yes")
-    lines += [_RUN, _SHM]
+    lines += [_RUN, _SHM, *(f"TemporaryFileSystem={path}:ro,nosuid,nodev,noexec" for path in _COVERED)]
     return "\n".join(lines) + f"\n{_CLOSED}\n[Install]\nWantedBy=multi-user.target\n"
 
 

@@ -188,6 +188,9 @@ def test_systemd_keeps_a_jail(host: Booted) -> None:
     ask = "cd /run/httpd && stat -c %U:%a deep 2>/dev/null || ls -ld deep; ! touch /bin/x 2>/dev/null"
     done = host.layout("exec", "a", "--", "/bin/sh", "-c", ask)
     assert (done.returncode, "web" in done.stdout) == (0, True), done
+    assert len(running["notes"]) == 1, "systemd knows every setting of the unit"
+    terminals = host.ok("exec", "a", "--", "/bin/ls", "/dev/pts", "/dev/mqueue")
+    assert terminals.split() == ["/dev/mqueue:", "/dev/pts:"], "none of the host's"
     assert findings(host, "a") == ["A6-outside", "S3-weak"]
     assert host.ok("stop", "a") == "a: stopped\n"
     assert state(host, "a") is None
@@ -197,6 +200,22 @@ def test_systemd_keeps_a_jail(host: Booted) -> None:
     ).stdout
     assert "layout-a" not in left
     assert "/jails/j/a" not in left
+
+
+def test_what_is_taken_out_of_a_unit_is_found(host: Booted) -> None:
+    loose = host.file("/run/systemd/system/layout-a.service.d")
+    loose.mkdir()
+    (loose / "loose.conf").write_text(
+        "[Service]\nNoNewPrivileges=no\nCapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_CHOWN\nUMask=0\n"
+    )
+    host.layout("start", "a", "--engine", "unit")
+    pid = state(host, "a")["pid"]
+    host.inside("nsenter", "-t", pid, "-m", BUSYBOX, "mount", "-t", "tmpfs", "none", "/t/tmp")
+    report = json.loads(host.layout("--json", "verify", "a").stdout)["jails"]["a"]["findings"]
+    found = {one["found"] for one in report if one["code"] == "S3-running"}
+    assert found == {"no no_new_privs", "a mount of tmpfs, /"}
+    shutil.rmtree(loose)
+    host.ok("stop", "a")
 
 
 def test_nspawn_keeps_a_jail_in_a_group_of_cgroup_v2_and_none_is_left(host: Booted) -> None:

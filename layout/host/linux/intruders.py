@@ -31,11 +31,16 @@ _FEW = 8
 
 
 def mounts(
-    pid: int, planned: Sequence[Mount], live: Iterable[MountPoint], sources: Mapping[str, tuple[int, int]]
+    pid: int,
+    planned: Sequence[Mount],
+    live: Iterable[MountPoint],
+    sources: Mapping[str, tuple[int, int]],
+    lent: Sequence[str] = (_LENT,),
 ) -> Iterator[Told]:
     """Yield the mounts that process `pid` of a jail sees and that its plan does not have.
 
-    `live` are its mounts; `sources` device and inode of what a planned target has to show. Raises OSError.
+    `live` are its mounts; `sources` device and inode of what a planned target has to show; at or below `lent`
+    are directories of the host that it may see. Raises OSError.
     """
     top = planned[0].target
     wanted = {mount.target[len(top) :] or "/": mount for mount in planned}
@@ -53,7 +58,7 @@ def mounts(
                     yield where, "more than one mount on it", "one"
             elif not any(is_below(point.target, place) for place in _OF_ENGINE) or (
                 point.dev in host
-                and not is_below(point.target, _LENT)
+                and not any(is_below(point.target, place) for place in lent)
                 and point.fstype not in _ANYWHERE
                 and _is_directory(root, point.target)
             ):

@@ -20,12 +20,14 @@ def drift(
     sources: Mapping[str, tuple[int, int]],
     *,
     setuid: bool = False,
+    by_unit: bool = False,
 ) -> Iterator[tuple[str, str, str]]:
     """Yield path, what is found and what is expected where the service of a jail has more than it should.
 
     `mounts` are the jail's planned ones, the first its root; `capabilities` what it may keep. A process that
     has ended meanwhile has nothing. `setuid`: setuid programs may work in it. `sources`: device and inode of
-    what targets show. Raises OSError when something could not be looked at.
+    what targets show. `by_unit`: systemd keeps it, among the host's processes, with directories of the host's
+    /run. Raises OSError when something could not be looked at.
     """
     status = procs.status(pid)
     if not status:
@@ -43,8 +45,11 @@ def drift(
     planned = list(mounts)
     yield from _weaker(pid, planned, found)
     try:
-        yield from intruders.mounts(pid, planned, found, sources)
-        yield from intruders.processes(pid, capabilities, setuid=setuid)
+        if by_unit:
+            yield from intruders.mounts(pid, planned, found, sources, ("/run",))
+        else:
+            yield from intruders.mounts(pid, planned, found, sources)
+            yield from intruders.processes(pid, capabilities, setuid=setuid)
     except (FileNotFoundError, ProcessLookupError):
         if procs.identify(pid) is not None:
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 
 from layout.core.errors import LayoutError
 from layout.host import run
@@ -50,10 +51,13 @@ def is_installed(unit: str) -> bool:
     return os.path.exists(f"{INSTALLED}/{unit}")
 
 
-def root_directory(unit: str) -> str:
-    """Return RootDirectory= of a unit, as systemd has read it. Raises CommandError."""
-    done = run.run("systemctl", "show", "--property=RootDirectory", unit)
-    return done.stdout.rstrip("\n").partition("=")[2]
+def properties(unit: str, names: Iterable[str]) -> dict[str, str]:
+    """Return properties of a unit, as systemd has read it; those that it does not know are left out.
+
+    Raises CommandError.
+    """
+    done = run.run("systemctl", "show", f"--property={','.join(names)}", unit)
+    return dict(line.partition("=")[::2] for line in done.stdout.splitlines())
 
 
 def reload() -> None:
