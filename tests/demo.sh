@@ -74,7 +74,10 @@ for name in ldap bind heimdal; do
 done
 
 say "To change a jail, its administrator enters the writable view. The change is in the jail at once."
-run 0 layout manage bind -- sh -c 'echo "zone example.test" >/etc/zones && cp /bin/true /usr/local/bin/newtool'
+run 0 layout manage bind -- cp /bin/true /usr/local/bin/newtool
+# Shown as it is typed, with its quotes.
+echo "$ echo 'zone example.test' | layout manage bind -- tee /etc/zones"
+echo 'zone example.test' | layout manage bind -- tee /etc/zones || fail "no /etc/zones"
 run 0 cat "$ROOT/j/bind/etc/zones"
 run 0 in_jail bind 'test -x /usr/local/bin/newtool && echo "the jail has /usr/local/bin/newtool"'
 

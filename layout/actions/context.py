@@ -41,6 +41,8 @@ class Context(msgspec.Struct):
     """Global options with which another run of layout finds the same site."""
     unread: bool = False
     """Whether `described` could not read the records, so that all it told is what init would make."""
+    unmade: list[str] = []
+    """Names that `described` found no record of, told as init would make them."""
     problems: dict[str, LayoutError] = {}
     """Why `standing` could not plan a jail by its profile, by name."""
     _profiles: dict[str, Profile] = {}
@@ -220,6 +222,7 @@ class Context(msgspec.Struct):
             wanted = list(known)
         if not wanted:
             raise UsageError(self.site.root, "no jails", "the name of a jail", "name one")
+        self.unmade = [] if self.unread else [name for name in wanted if name not in known]
         return [self.plan_jail(self._described(name, choice, known.get(name))) for name in wanted]
 
     def _described(self, name: str, choice: Choice, record: JailRecord | None) -> Jail:

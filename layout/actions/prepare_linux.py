@@ -18,7 +18,7 @@ from layout.core.model import Jail, JailPlan
 from layout.core.service import Network, Service, Settings, address_of
 from layout.host import run
 from layout.host.beneath import Dir
-from layout.host.linux import confined, enter, launch, ports, process, session, stage, veth
+from layout.host.linux import confined, enter, launch, ports, session, stage, veth
 from layout.host.linux.engines import Spec, bwrap, nspawn
 from layout.host.site import in_user_namespace
 
@@ -171,9 +171,6 @@ def check_service(jail: Jail) -> None:
     if not service.command:
         hint = "set linux.service.command in a profile of your own: layout profile show default"
         raise UsageError(f"profile {jail.profile}", "no service.command", "the daemon of the jail", hint)
-    for name in service.capabilities:
-        if name.upper() not in process.CAPABILITIES:
-            raise UsageError(f"profile {jail.profile}", f"capability {name!r}", "a name of capabilities(7)")
 
 
 def _engine(wanted: str, order: tuple[str, ...]) -> tuple[str, str]:

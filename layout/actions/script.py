@@ -34,16 +34,9 @@ def script_of(context: Context, names: Sequence[str], choice: Choice, *, mount: 
     Mounts of another platform than the one running cannot be looked at: the script has all of them then,
     and finds out itself which are there. Raises UsageError or LayoutError, as init would.
     """
+    _refuse_kinds(context, names, choice)
     here = context.site.platform is running_platform()
     found = init.survey(context, names, choice, mount=mount and here)
-    for plan in found.plan.jails:
-        if not design_of(plan.jail.kind).shares_root:
-            raise UsageError(
-                plan.jail.name,
-                f"kind {plan.jail.kind}",
-                "kind shared",
-                "layout plan without --script says what init does",
-            )
     work = Work(
         __version__,
         found.plan,
@@ -53,6 +46,17 @@ def script_of(context: Context, names: Sequence[str], choice: Choice, *, mount: 
         _devices(),
     )
     return render(work)
+
+
+def _refuse_kinds(context: Context, names: Sequence[str], choice: Choice) -> None:
+    """Make sure that these jails are made of a shared base: the script builds nothing else."""
+    for plan in context.described(names, choice):
+        name, design = plan.jail.name, design_of(plan.jail.kind)
+        if not design.shares_root:
+            instead = design.by_hand[plan.jail.platform is Platform.FREEBSD].format(name=name)
+            hint = f"layout plan {name} lists what init does, a line a step; {instead}"
+            expected = "kind shared: a script can only build a shared root"
+            raise UsageError(f"layout plan --script: {name}", f"kind {plan.jail.kind}", expected, hint)
 
 
 def _part(root: str, part: init.Part) -> Part:

@@ -21,6 +21,7 @@ class Row(msgspec.Struct, frozen=True):
     """One jail."""
 
     name: str
+    kind: str
     profile: str
     preset: str
     manage: str
@@ -54,6 +55,7 @@ def status(context: Context, plans: Sequence[JailPlan]) -> list[Row]:
             rows.append(
                 Row(
                     jail.name,
+                    jail.kind,
                     jail.profile,
                     jail.preset,
                     jail.manage,

@@ -42,6 +42,8 @@ class Globals(msgspec.Struct):
             self.output.note(
                 f"{context.site.root}: no permission to look: told as layout init would make them"
             )
+        if context.unmade:
+            self.output.note(f"{', '.join(context.unmade)}: no such jail yet: as layout init would make it")
         return plans
 
 

@@ -119,9 +119,13 @@ def _call(argv: list[str], command: str) -> int:
         if hasattr(error, "format_message"):
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "layout"
-            where = command.partition(" ")[2] or "command line"
-            found, hint = _wrong_words(error.format_message(), f"{command} --help")
-            raise UsageError(where, found, "words as in its help", hint) from None
+            from layout.cli import guesses
+
+            where = command.partition(" ")[2]
+            said = error.format_message()
+            found, hint = _wrong_words(said, f"{command} --help")
+            hint = guesses.hint(where, said) or hint
+            raise UsageError(where or "command line", found, "words as in its help", hint) from None
         if type(error).__name__ == "Abort":
             raise KeyboardInterrupt from None
         if hasattr(error, "exit_code"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import enum
 import re
 from typing import Any, TypeVar
 
@@ -66,6 +67,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `\$\.?(?P<at>.*)`)?")
 _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]*)`(?: - at `\$\.?(?P<at>.*)`)?")
+_TYPES = {"array": "a list", "object": "a table", "str": "text", "int": "a number", "bool": "true or false"}
 _MODE = re.compile(r"0?[0-7]{3,4}")
 
 
@@ -90,12 +92,19 @@ def _explain(text: str, kind: type[msgspec.Struct], name: str) -> UsageError:
     if unknown is None:
         message, _, at = text.partition(" - at ")
         where = at.strip("`").removeprefix("$").lstrip(".")
-        return UsageError(
-            f"{name}: {where}" if where else name,
-            message[0].lower() + message[1:],
-            "what the schema says",
-            "layout profile schema",
-        )
+        found = message[0].lower() + message[1:]
+        schema = "see layout.toml(5)" if kind is Config else "layout profile schema"
+        path = f"{name}: {where}" if where else name
+        types = re.fullmatch(r"expected `(.*)`, got `(.*)`", found)
+        if types is not None:
+            return UsageError(path, _said(types[2]), _said(types[1]), schema)
+        words = _words_at(kind, where)
+        wrong = re.fullmatch(r"invalid enum value '(.*)'", found)
+        if not words or wrong is None:
+            return UsageError(path, found, "what the schema says", schema)
+        near = difflib.get_close_matches(wrong[1], words, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else schema
+        return UsageError(path, repr(wrong[1]), f"one of: {' '.join(words)}", hint)
     at = unknown["at"] or ""
     known = sorted(_fields_at(kind, at))
     near = difflib.get_close_matches(unknown["key"], known, 1, 0.5)
@@ -104,18 +113,40 @@ def _explain(text: str, kind: type[msgspec.Struct], name: str) -> UsageError:
     return UsageError(name, f"unknown key {key!r}", "a known key", hint)
 
 
+def _said(types: str) -> str:
+    """Return names of types as people say them."""
+    return " or ".join(_TYPES.get(one, one) for one in types.split(" | ") if one != "null")
+
+
+def _types_at(kind: type[msgspec.Struct], at: str) -> tuple[Any, ...]:
+    """Return the type that a path such as 'linux.state[0]' leads to, and those that it is made of."""
+    here: tuple[Any, ...] = (kind,)
+    for part in re.findall(r"[a-z_0-9]*[a-z_][a-z_0-9]*", at):
+        inside = _struct(here)
+        if inside is None:
+            return ()
+        found = next((f.type for f in msgspec.structs.fields(inside) if f.name == part), None)
+        here = (found, *getattr(found, "__args__", ()))
+    return here
+
+
+def _struct(types: tuple[Any, ...]) -> type[msgspec.Struct] | None:
+    return next((a for a in types if isinstance(a, type) and issubclass(a, msgspec.Struct)), None)
+
+
 def _fields_at(kind: type[msgspec.Struct], at: str) -> set[str]:
-    """Names of the fields of the structure that a path such as 'linux.state[0]' leads to."""
-    here: Any = kind
-    for part in re.findall(r"[a-z_]+", at):
-        found = next((f.type for f in msgspec.structs.fields(here) if f.name == part), None)
-        arguments = getattr(found, "__args__", ())
-        here = next(
-            (a for a in (found, *arguments) if isinstance(a, type) and issubclass(a, msgspec.Struct)), None
-        )
-        if here is None:
-            return set()
-    return {f.name for f in msgspec.structs.fields(here)}
+    """Names of the fields of the structure that a path leads to."""
+    found = _struct(_types_at(kind, at))
+    return set() if found is None else {f.name for f in msgspec.structs.fields(found)}
+
+
+def _words_at(kind: type[msgspec.Struct], at: str) -> list[str]:
+    """Return the words that may stand where a path leads to, where only some may."""
+    types = _types_at(kind, at)
+    for one in types:
+        if isinstance(one, type) and issubclass(one, enum.Enum):
+            return [str(member.value) for member in one]
+    return [one for one in types if isinstance(one, str)]  # the arguments of Literal
 
 
 def check(profile: Profile, name: str) -> Profile:

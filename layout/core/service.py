@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
 import signal
@@ -14,6 +15,16 @@ from layout.core.full import Full, check_full
 from layout.core.osless import Osless
 from layout.core.redirect import Redirect, check_redirects
 from layout.core.thin import Thin, check_thin
+
+_CAPABILITIES = """
+chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable net_bind_service
+net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace sys_pacct
+sys_admin sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease audit_write audit_control
+setfcap mac_override mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf checkpoint_restore
+"""
+CAPABILITIES = tuple(_CAPABILITIES.split())
+"""capabilities(7), in the order of linux/capability.h: the place of a name is its number."""
+_CAPABILITY = "a name of capabilities(7), as 'net_bind_service'"
 
 
 class StateDirectory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -228,7 +239,6 @@ _MODE = re.compile(r"0?[0-7]{3,4}")
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
 _PORT = re.compile(r"([0-9]{1,5})/(tcp|udp)")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=[^\0\n]*")
 _HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 _INTERFACE = re.compile(r"[a-z][a-z0-9_.]{0,14}")
@@ -340,14 +350,16 @@ def _check_service(service: Service, where: str) -> None:
     for key, words, is_good, expected in (
         ("environment", service.environment, _is_setting, "NAME=value"),
         ("rc_conf", service.rc_conf, _is_setting, "NAME=value"),
-        ("capabilities", service.capabilities, _is_capability, "a name such as 'net_bind_service'"),
+        ("capabilities", service.capabilities, _is_capability, _CAPABILITY),
         ("stop_signal", signals[:1], _is_signal, "the name of a signal, such as 'TERM'"),
         ("reload_signal", signals[1:], _is_signal, "the name of a signal, such as 'TERM'"),
         ("ports", service.ports, _is_port, "PORT/tcp or PORT/udp"),
     ):
         for word in words:
             if not is_good(word):
-                raise UsageError(f"{where}.{key}", repr(word), expected)
+                near = difflib.get_close_matches(word.lower().removeprefix("cap_"), CAPABILITIES, 1, 0.5)
+                hint = f"did you mean {near[0]!r}?" if near and expected is _CAPABILITY else ""
+                raise UsageError(f"{where}.{key}", repr(word), expected, hint)
     if service.stop_timeout < 0 or service.ready.timeout < 1:
         raise UsageError(where, "a time limit out of range", "seconds")
     _check_ready(service.ready, f"{where}.ready")
@@ -360,7 +372,7 @@ def _is_setting(word: str) -> bool:
 
 
 def _is_capability(word: str) -> bool:
-    return _VARIABLE.fullmatch(word) is not None and word == word.lower()
+    return word in CAPABILITIES
 
 
 def _is_signal(word: str) -> bool:

@@ -45,11 +45,14 @@ def test_an_option_without_its_value_is_refused() -> None:
         (["render", "poem"], "layout: render: found"),
         (["fstab", "a", "--file", "x"], "layout: layout fstab: found --file alone, expected --install or"),
         (["fstab", "a", "--force"], "layout: layout fstab: found --force alone, expected --install or"),
+        (["list"], "hint: layout status lists the jails\n"),
+        (["reload", "a"], "hint: after a change of a profile: layout stop NAME, "),
+        (["exec", "a", "ls", "-x"], "hint: options of the command come after two dashes: layout"),
         (["init", "a", "--root", "/proc/x/y"], "layout: /proc/x: found no such directory"),
     ],
     ids=[
         *("command", "option", "argument", "guess", "choices", "value", "both", "kind"),
-        *("file-alone", "force-alone", "parent"),
+        *("file-alone", "force-alone", "other-tool", "no-verb", "dashes", "parent"),
     ],
 )
 def test_wrong_words_are_an_error_with_a_hint_and_status_2(
@@ -119,6 +122,37 @@ def test_a_table_for_the_other_platform_needs_no_root_and_no_tree(capsys: pytest
         "/nowhere/t/ldap /nowhere/manage/ldap/t nullfs rw 0 0",
         "devfs /nowhere/manage/ldap/dev devfs rw 0 0",
     ]
+
+
+@pytest.mark.parametrize("profile", ["finger", "full", "named-thin", "svc"])
+@pytest.mark.parametrize("platform", ["linux", "freebsd"])
+def test_a_script_for_another_kind_than_shared_is_refused_before_anything_else(
+    profile: str, platform: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the program or the service is not there yet: nothing else would help."""
+    words = f"plan a --profile {profile} --script --platform {platform} --root {tmp_path}/jails"
+    assert run(words.split()) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("layout: layout plan --script: a: found kind ")
+    assert "expected kind shared: a script can only build a shared root\nhint: layout plan a lists" in err
+
+
+def test_a_name_that_no_jail_has_is_said_where_a_table_is_printed_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["--root", str(tmp_path), "render", "jail.conf", "wbe"]) == 0
+    assert capsys.readouterr().err == "wbe: no such jail yet: as layout init would make it\n"
+
+
+def test_one_broken_profile_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "etc/profiles").mkdir(parents=True)
+    (tmp_path / "etc/profiles/broken.toml").write_text("kind = ")
+    assert run(["--root", str(tmp_path), "profile", "list"]) == 2
+    said = capsys.readouterr()
+    assert "bind " in said.out and "broken" not in said.out
+    assert said.err.startswith(f"layout: {tmp_path}/etc/profiles/broken.toml: found ")
 
 
 def test_render_fstab_says_the_same_as_fstab(capsys: pytest.CaptureFixture[str]) -> None:

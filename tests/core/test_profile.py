@@ -119,6 +119,44 @@ def test_an_unknown_key_is_named_with_the_nearest(extra: dict[str, object], key:
 
 
 @pytest.mark.parametrize(
+    ("extra", "path", "found", "expected", "hint"),
+    [
+        ({"kind": "shard"}, "kind", "'shard'", "shared osless full thin service", "'shared'"),
+        ({"preset": "soft"}, "preset", "'soft'", "one of: classic hardened", "layout profile schema"),
+        (
+            {"linux": {"service": {"engine": "nspwn"}}},
+            *("linux.service.engine", "'nspwn'", "one of: auto bwrap nspawn unit", "did you mean 'nspawn'?"),
+        ),
+        (
+            {"linux": {"redirect": [{"port": 1, "proto": "tpc"}]}},
+            *("linux.redirect[0].proto", "'tpc'", "one of: tcp udp", "did you mean 'tcp'?"),
+        ),
+        (
+            {"linux": {"service": {"capabilities": ["CAP_NET_BIND_SERVICE"]}}},
+            *("linux.service.capabilities", "CAP_NET", "capabilities(7)", "did you mean 'net_bind_service'?"),
+        ),
+        ({"suid": "yes"}, "suid", "text", "true or false", "layout profile schema"),
+        ({"linux": {"service": {"command": "x"}}}, "linux.service.command", "text", "a list", "schema"),
+    ],
+    ids=["kind", "enum", "literal", "in a list", "capability", "bool", "list"],
+)
+def test_a_wrong_value_is_answered_with_what_may_stand_there(
+    extra: dict[str, object], path: str, found: str, expected: str, hint: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(MINIMAL | extra)
+    assert caught.value.path == f"p.toml: {path}"
+    assert found in caught.value.found and expected in caught.value.expected and hint in caught.value.hint
+
+
+def test_a_wrong_value_of_the_configuration_leads_to_its_manual() -> None:
+    with pytest.raises(UsageError) as caught:
+        decode({"boot": "x"}, Config, "layout.toml")
+    assert str(caught.value) == "layout.toml: boot: found 'x', expected one of: jail fstab none"
+    assert caught.value.hint == "see layout.toml(5)"
+
+
+@pytest.mark.parametrize(
     "data",
     [
         {},

@@ -44,6 +44,8 @@ class Design:
 
     shares_root = True
     """Its jails see one mroot, which none of them can change."""
+    by_hand = ("", "")
+    """For a kind that `plan --script` does not build: what else there is, on Linux and on FreeBSD."""
     is_world = False
     """Its root can change all that it sees, setuid programs as well: that is by design."""
     is_of_host = False

@@ -36,6 +36,10 @@ class FullDesign(Design):
     """A complete world of its own."""
 
     shares_root = False
+    by_hand = (
+        "it is started by layout",
+        "without layout it starts by what layout render jail.conf prints",
+    )
     is_world = True
     unrecorded = True  # the rules of pf
 

@@ -27,6 +27,10 @@ class Osless(Design):
     """What differs from the shared root."""
 
     shares_root = False
+    by_hand = (
+        "it is started by layout",
+        "without layout it starts by what layout render jail.conf and rc.d print",
+    )
     has_devices = False
 
     def check(self, context: Context, plan: JailPlan) -> None:

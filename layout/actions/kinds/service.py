@@ -31,6 +31,10 @@ class Service(Design):
     """rc.subr(8) of FreeBSD keeps it in a jail; on Linux systemd does, by a drop-in for its unit."""
 
     shares_root = False
+    by_hand = (
+        "layout render dropin {name} is all that is written",
+        "its lines are settings for sysrc(8)",
+    )
     is_of_host = True
     known_by_profile = True
 

@@ -104,6 +104,10 @@ class Thin(Design):
     """A root that is there only while the jail runs."""
 
     shares_root = False
+    by_hand = (
+        "its root is there only while layout runs it",
+        "layout render rc.d {name} is a script that makes and runs it",
+    )
     is_made_at_start = True
     unrecorded = True  # its mounts
 

@@ -18,7 +18,8 @@ def advise(
     """Look at a program and propose a profile, without running it. The profile on stdout, why on stderr."""
     from layout.actions.advise import propose
 
-    output = globals_of(ctx).output
+    globals_ = globals_of(ctx)
+    output = globals_.output
     found = propose(program)
     if output.json:
         output.document(found)
@@ -31,4 +32,6 @@ def advise(
         output.note(line)
     for note in found.notes:
         output.note(f"  {note}")
+    etc = globals_.context().site.etc
     output.raw(found.profile)
+    output.note(f"to use it: layout advise {program} >{etc}/profiles/NAME.toml, then layout init NAME")

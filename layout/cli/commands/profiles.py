@@ -8,6 +8,7 @@ import typer
 
 from layout.cli.app import app, globals_of
 from layout.cli.output import columns
+from layout.core.errors import LayoutError
 
 profiles = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at profiles.")
 app.add_typer(profiles, name="profile")
@@ -21,14 +22,24 @@ def profile_list(ctx: typer.Context) -> None:
     found = globals_of(ctx)
     context = found.context()
     names = shipped.profile_names(context.site)
-    rows = [(name, context.profile(name).kind, context.profile(name).description) for name in names]
+    rows = []
+    failed: list[LayoutError] = []
+    for name in names:
+        try:
+            rows.append((name, context.profile(name).kind, context.profile(name).description))
+        except LayoutError as problem:
+            failed.append(problem)
+    for one in failed[:-1]:
+        found.output.error(one)
     if found.output.json:
         found.output.document(
             {"profiles": {name: {"kind": kind, "description": text} for name, kind, text in rows}}
         )
-        return
-    for line in columns(rows):
-        found.output.result(line)
+    else:
+        for line in columns(rows):
+            found.output.result(line)
+    if failed:
+        raise failed[-1]
 
 
 @profiles.command("show")

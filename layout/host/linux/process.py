@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_uint32, c_ulong
 from dataclasses import dataclass
 
+from layout.core import service
 from layout.core.errors import LayoutError
 
 _PR_SET_PDEATHSIG = 1
@@ -31,14 +32,7 @@ _PR_CAP_AMBIENT_IS_SET = 1
 _PR_CAP_AMBIENT_RAISE = 2
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 
-# capabilities(7), in the order of linux/capability.h: the place in the list is the number.
-_CAPABILITY_ORDER = """
-CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
-NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT
-SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL
-SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
-"""
-CAPABILITIES: dict[str, int] = {name: number for number, name in enumerate(_CAPABILITY_ORDER.split())}
+CAPABILITIES: dict[str, int] = {name.upper(): number for number, name in enumerate(service.CAPABILITIES)}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
