@@ -100,6 +100,22 @@ def stale(site: Site, plans: Sequence[JailPlan], names: Sequence[str]) -> str:
     return ""
 
 
+def lacking(site: Site, plans: Sequence[JailPlan]) -> list[str]:
+    """Return the jails of FreeBSD that the host's fstab is to mount at boot, and has no line of.
+
+    jail(8) would start them all the same, with an empty root. Raises LayoutError.
+    """
+    path = site.host_fstab
+    lines = fstab.parse(hostfiles.read_text(path) or "", site.platform, path)
+    there = {mount.target for mount in lines}
+    return [
+        plan.jail.name
+        for plan in plans
+        if plan.jail.platform is Platform.FREEBSD and plan.jail.boot is Boot.FSTAB
+        if any(mount.target not in there for mount in plan.tables.jail)
+    ]
+
+
 def refuse_others(site: Site, plans: Sequence[JailPlan]) -> None:
     """Make sure that no line outside the block, of the host's own fstab either, has a jail's mount point.
 

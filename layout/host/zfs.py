@@ -126,11 +126,17 @@ def mounted(dataset: Dataset) -> MountPoint | None:
     return last
 
 
-def mount(dataset: Dataset) -> bool:
-    """Mount a dataset with all flags that it needs; say whether it was not mounted. Raises LayoutError."""
+def show(dataset: Dataset) -> bool:
+    """Mount a dataset as it is, where it is not; say whether it was not. Raises LayoutError."""
     new = mounted(dataset) is None
     if new:
         _mount(dataset.name)
+    return new
+
+
+def mount(dataset: Dataset) -> bool:
+    """Mount a dataset with all flags that it needs; say whether it was not mounted. Raises LayoutError."""
+    new = show(dataset)
     harden(dataset)
     check(dataset)
     return new
@@ -189,7 +195,8 @@ def check(dataset: Dataset, *, readonly: bool | None = None) -> None:
     When a mount has failed, what is written goes into the bare directory: so the table is looked at.
     """
     for path, found, expected in problems(dataset, readonly=readonly):
-        raise LayoutError(path, found, expected, f"zfs set it so, or zfs mount {dataset.name}")
+        name = dataset.name.rpartition("/")[2]
+        raise LayoutError(path, found, expected, f"layout recover, then layout init {name}, which sets it so")
 
 
 def problems(dataset: Dataset, *, readonly: bool | None = None) -> list[tuple[str, str, str]]:

@@ -155,8 +155,11 @@ def test_layout_starts_deploys_and_goes_back(host: Host) -> None:
 
 
 def test_with_the_hosts_fstab_its_mounts_come_late_and_do_not_stop_the_boot(host: Host) -> None:
+    host.ok("zfs create -o mountpoint=none zroot/jails; sysrc zfs_enable=YES")
+    host.ok("echo 'zfs = \"zroot/jails\"' >>/usr/local/etc/layout/layout.toml")
     host.profile(head='boot = "fstab"\n')
     host.does("init", "finger")
+    assert host.codes() == {"S12-host-fstab"}, "it would boot with an empty root"
     host.does("fstab", "--install", "finger")
     lines = [line.split() for line in host.ok("cat /etc/fstab").splitlines() if "nullfs" in line]
     assert len(lines) == 3
@@ -165,6 +168,10 @@ def test_with_the_hosts_fstab_its_mounts_come_late_and_do_not_stop_the_boot(host
     assert {"ro", "noexec"} <= set(home[3].split(","))
     assert "nullfs" in host.ok("sysrc -n extra_netfs_types")
     assert "extra_netfs_types=" in host.does("render", "rc.conf", "finger")
+    # The datasets first, then what shows them, then the jail and its program.
+    host.ok("reboot")
+    assert host.codes() == set()
+    assert "Alice plans." in host.finger("alice")
 
 
 def test_a_self_jailing_program_finds_a_jail_where_nothing_is_writable_or_executable(host: Host) -> None:

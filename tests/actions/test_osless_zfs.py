@@ -111,6 +111,34 @@ def test_an_unmounted_dataset_is_mounted_with_the_jail_and_a_lost_one_keeps_it_f
     assert mounts(jail.root / "j") == []
 
 
+def test_a_deploy_and_the_way_back_see_the_dataset_and_not_the_bare_directory(
+    jail: Finger, pool: str
+) -> None:
+    """An interrupted deploy that had found nothing below an unmounted dataset would take the program away."""
+    content, program = f"{pool}/s/{NAME}", jail.root / "s" / NAME / PROGRAM
+
+    def unmounted() -> None:
+        clear_mounts(jail.root)
+        assert not program.exists()
+
+    old = program.read_bytes()
+    unmounted()
+    jail.ok("update", NAME, fingerd('-DVERSION="two"'))
+    assert program.read_bytes() != old
+    # Killed while the tree was open.
+    state = jail.root / ".layout/update"
+    (state / f"{NAME}.old").write_bytes(old)
+    text = f'path = "s/{NAME}/{PROGRAM}"\nmode = 365\nhad = true\nran = false\nproven = false\n'
+    (state / f"{NAME}.toml").write_text(text, encoding="utf-8")
+    unmounted()
+    zfs("set", "readonly=off", content)
+    assert "undone" in jail.ok("recover")
+    assert program.read_bytes() == old
+    assert properties(content)["readonly"] == "on"
+    jail.ok("mount", NAME)
+    assert jail.codes() == set()
+
+
 def test_pools_imported_at_boot_have_each_dataset_once_and_a_deploy_goes_through(
     jail: Finger, pool: str
 ) -> None:

@@ -108,7 +108,7 @@ class Osless(Design):
         """Finish or undo a deploy."""
         from layout.actions.kinds import osless_update
 
-        return osless_update.recover(context, context.plan_jail(context.recorded(record)), root, state)
+        return osless_update.recover(context, context.plan_jail(context.recorded(record)), state)
 
     def artefacts(self, context: Context, plan: JailPlan) -> dict[str, Callable[[], str]]:
         """Return its rc.d script."""

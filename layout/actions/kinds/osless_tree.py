@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -209,16 +209,21 @@ def install(root: Dir, path: str, content: bytes, mode: int) -> None:
         parent.write_whole(name, content, mode, owner=(0, 0))
 
 
-def require_mounted(site: Site, plan: JailPlan) -> None:
-    """Mount the datasets of a jail: without them, empty directories would be shown. Raises LayoutError."""
-    mounting.private_root(site)
-    for dataset in osless.datasets(plan.jail, site):
+def require_mounted(site: Site, plan: JailPlan, mount: Callable[[Dataset], bool] = zfs.mount) -> None:
+    """Mount the datasets of a jail: without them, empty directories would be shown. Raises LayoutError.
+
+    `mount` is zfs.mount, or zfs.show for one that a deploy has left open.
+    """
+    found = osless.datasets(plan.jail, site)
+    if found:
+        mounting.private_root(site)
+    for dataset in found:
         if not zfs.exists(dataset.name):
             hint = f"layout init {plan.jail.name}; or put zfs back as it was in layout.toml"
             raise LayoutError(
                 dataset.name, "no such dataset", f"the file system of {dataset.mountpoint}", hint
             )
-        zfs.mount(dataset)
+        mount(dataset)
 
 
 def both(site: Site, name: str) -> tuple[Dataset, ...]:

@@ -16,7 +16,7 @@ from layout.core.errors import LayoutError, UsageError, reason_of
 from layout.core.kinds import osless
 from layout.core.model import JailPlan, Kind
 from layout.core.running import Running
-from layout.host import hostfiles, locks, records
+from layout.host import hostfiles, locks, records, zfs
 from layout.host.beneath import Dir
 
 _EXECUTABLE = (b"\x7fELF", b"#!")
@@ -52,6 +52,8 @@ def update(context: Context, plan: JailPlan, file: str, target: str, tell: Tell)
     name = plan.jail.name
     path, mode = _target(plan, target)
     content = _content(file, is_program=path == osless.installed(plan.jail))
+    # What is below a dataset that is not mounted is not what was there before; ROOT is opened after that.
+    osless_tree.require_mounted(context.site, plan, zfs.show)
     with (
         context.open() as root,
         root.open(".layout") as state,
@@ -171,7 +173,7 @@ def _back(context: Context, plan: JailPlan, root: Dir, state: Dir, deploy: Deplo
         running.restart(context, plan, tell)
 
 
-def recover(context: Context, plan: JailPlan, root: Dir, state: Dir) -> str:
+def recover(context: Context, plan: JailPlan, state: Dir) -> str:
     """Finish or undo a deploy that was interrupted; return what was done, "" for nothing. Raises LayoutError.
 
     It starts nothing: what runs is told to be looked at.
@@ -183,7 +185,9 @@ def recover(context: Context, plan: JailPlan, root: Dir, state: Dir) -> str:
     if deploy.proven:
         _end(state, name)
         return f"{name}: a deploy finished, the new file had come up"
-    _restore(context, plan, root, state, deploy)
+    osless_tree.require_mounted(context.site, plan, zfs.show)
+    with context.open() as shown:
+        _restore(context, plan, shown, state, deploy)
     more = f"; it ran: layout restart {name}" if deploy.ran else ""
     return f"{name}: a deploy undone, the file from before is back{more}"
 

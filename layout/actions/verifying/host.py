@@ -8,7 +8,7 @@ from layout.actions import booting_freebsd, hostfstab
 from layout.actions.verifying.scene import Scene, unseen
 from layout.core import compare
 from layout.core.errors import LayoutError
-from layout.core.findings import Finding, error
+from layout.core.findings import Finding, error, warning
 from layout.core.model import Platform
 from layout.core.mountinfo import MountPoint
 from layout.host.records import BASE_RECORD, COMMIT
@@ -156,6 +156,11 @@ def host_fstab(scene: Scene) -> Iterator[Finding]:
         hint = "layout fstab --install (--force, if it was edited by hand)"
         yield error("S12-host-fstab", path, stale, "what layout would install now", hint)
     if running_platform() is Platform.FREEBSD:
+        lacking = [] if scene.site.trial else hostfstab.lacking(scene.site, scene.plans)
+        for name in lacking:
+            found = f"not all lines of {name}, which starts at boot"
+            hint = "layout fstab --install NAME..., with all that it is to mount"
+            yield warning("S12-host-fstab", path, found, "what boot = 'fstab' says", hint)
         try:
             hostfstab.refuse_others(scene.site, scene.plans)
         except LayoutError as other:

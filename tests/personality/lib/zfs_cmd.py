@@ -257,7 +257,14 @@ def _mounted(state: dict[str, Any], name: str) -> dict[str, Any] | None:
 
 
 def mount(state: dict[str, Any], argv: list[str]) -> None:
-    _, rest = getopt.getopt(argv, "")
+    given, rest = getopt.getopt(argv, "a")
+    if ("-a", "") in given and not rest:
+        for name in sorted(state["zfs"]):
+            place = _value(state, name, "mountpoint")[0]
+            can = _value(state, name, "canmount")[0]
+            if place.startswith("/") and can == "on" and not _mounted(state, name):
+                _mount(state, name)
+        return
     if len(rest) != 1:
         raise Usage("missing filesystem argument")
     _known(state, rest[0])
