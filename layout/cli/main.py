@@ -89,6 +89,10 @@ def run(argv: Sequence[str]) -> int:
             hint = privilege.AS_ROOT
         output.error(LayoutError(path, reason_of(error), "to be able to go on", hint))
         return 1
+    except MemoryError:
+        hint = "see ulimit -d, ulimit -v and the memory of the control group"
+        output.error(LayoutError("layout", "no memory left", "to be able to go on", hint))
+        return 1
     except Exception as error:
         if os.environ.get("LAYOUT_DEBUG"):
             raise

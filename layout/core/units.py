@@ -42,6 +42,7 @@ class Host(msgspec.Struct, frozen=True):
 # network daemon does: no MemoryDenyWriteExecute, which just-in-time compilers need.
 _CLOSED = """\
 NoNewPrivileges=yes
+LimitCORE=1
 PrivateDevices=yes
 PrivateIPC=yes
 PrivateMounts=yes
@@ -230,6 +231,7 @@ def render_nspawn(plan: JailPlan, host: Host, *, user_namespace: bool) -> str:
         "KillSignal=SIGRTMIN+3",
         f"PrivateUsers={'pick' if user_namespace else 'no'}",
         "NoNewPrivileges=yes",
+        "LimitCORE=1",
         f"DropCapability={' '.join(f'CAP_{name}' for name in dropped)}",
         "ResolvConf=off",
         "Timezone=off",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -138,6 +139,16 @@ def lend(name: str, terminal: bool | None, relay: Relay, lent: contextlib.ExitSt
     return tuple(result)
 
 
+def _device(path: str, flags: int) -> int:
+    """Open a device of a jail, whose root may have put a FIFO there: it is not waited for. Raises OSError."""
+    own = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISCHR(os.fstat(own).st_mode):
+        os.close(own)
+        raise OSError(errno.ENODEV, "no device", path)
+    os.set_blocking(own, True)
+    return own
+
+
 def take(standard: tuple[Standard, ...], slave: int, dev: str = "/dev") -> None:
     """Become the leader of a new terminal session, and make 0, 1 and 2 what the command gets.
 
@@ -151,8 +162,7 @@ def take(standard: tuple[Standard, ...], slave: int, dev: str = "/dev") -> None:
         elif item.device == "null" and not dev:
             continue
         elif item.device:
-            own = os.open(f"{dev}/{item.device}", item.flags | os.O_CLOEXEC)
-            os.dup2(own, fd)
+            os.dup2(_device(f"{dev}/{item.device}", item.flags), fd)
         else:
             os.dup2(os.dup(item.fd), fd)  # a copy, which execve(2) does not close
     if slave >= 0:

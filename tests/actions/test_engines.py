@@ -184,9 +184,14 @@ def test_an_engine_that_is_not_there_is_named_with_its_package(
         assert f"install {package}" in done.err
 
 
+def core_limit(text: str) -> list[str]:
+    """Return the limits of core dumps: with 1, not even the host's program for them is started."""
+    return next(line for line in text.splitlines() if line.startswith("Max core")).split()[4:6]
+
+
 STANDARD = (
     "chmod 600 /proc/self/fd/0 2>/tmp/null; cat /bin/busybox >/proc/self/fd/1; chmod 755 /proc/self/fd/1; "
-    "/proc/self/fd/1 true 2>/tmp/log; exec sleep 99"
+    "/proc/self/fd/1 true 2>/tmp/log; cat /proc/self/limits >/tmp/limits; echo >/tmp/done; exec sleep 99"
 )
 
 
@@ -200,14 +205,34 @@ def test_what_a_service_gets_from_the_host_is_good_for_reading_and_writing_only(
     profile(yard, "default", f'[linux.service]\ncommand = {words}\nports = ["81/tcp"]\n')
     yard.ok("start", "a", "--engine", engine)
     t = yard.root / "t/a/tmp"
-    assert eventually(lambda: (t / "log").exists() and (t / "log").read_text(), 30)
+    assert eventually((t / "done").exists, 30)
     if engine == "bwrap":  # under nspawn, it is the jail's own
         assert "Read-only file system" in (t / "null").read_text()
     assert os.stat("/dev/null").st_mode == mode
     log = yard.root / ".layout/log/a.log"
     assert log.stat().st_mode & 0o777 == 0o755  # the control: it was his to change
     assert "Permission denied" in (t / "log").read_text()
+    assert core_limit((t / "limits").read_text()) == ["1", "1"]
+    assert core_limit(run(yard, "/bin/cat", "/proc/self/limits").stdout) == ["1", "1"]
+    for name in ("done", "limits", "log", "null"):
+        (t / name).unlink()
     log.unlink()
+
+
+@pytest.mark.skipif(shutil.which("systemd-nspawn") is None, reason="needs systemd-container")
+def test_a_fifo_in_the_place_of_a_device_is_not_waited_for(yard: Yard) -> None:
+    """Under nspawn /dev is the jail's to write."""
+    profile(yard, "default", '[linux.service]\ncommand = ["/bin/sleep", "99"]\n')
+    yard.ok("start", "a", "--engine", "nspawn")
+    assert run(yard, "/bin/sh", "-c", ":").returncode == 0  # the control
+    assert run(yard, "/bin/sh", "-c", "rm /dev/null; mkfifo -m 666 /dev/null").returncode == 0
+    with (
+        open("/dev/null", "rb") as null,
+        yard.process("exec", "a", "--", "/bin/sh", "-c", ":", stdin=null) as done,
+    ):
+        _, said = done.communicate(timeout=30)
+    assert done.returncode == 1
+    assert "/dev/null" in said
 
 
 @each_engine

@@ -175,3 +175,14 @@ def test_our_own_mistakes_are_an_error_too_and_a_traceback_only_for_those_who_as
     monkeypatch.setenv("LAYOUT_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         run(["verify"])
+
+
+def test_a_lack_of_memory_is_no_mistake_of_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted(argv: list[str], command: str) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr("layout.cli.main._call", exhausted)
+    assert run(["status"]) == 1
+    assert "layout: layout: found no memory left, expected to be able to go on\n" in capsys.readouterr().err

@@ -147,6 +147,7 @@ def _confine(session: Session, standard: tuple[Standard, ...], keeper: int, chan
     forked.load_nothing_more()
     _change_root(session.mountpoint)
     process.leave_keyrings()
+    process.forbid_core_dumps()
     namespaces_filter.apply()
     # no_new_privs is not set: su, sudo and file capabilities of the base are part of what package tools
     # use, and none gives more than the bounding set leaves. What comes from the jail's t is kept off by

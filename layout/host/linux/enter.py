@@ -99,6 +99,7 @@ class Entry:
         self.join()
         process.forbid_inspection()
         process.leave_keyrings()
+        process.forbid_core_dumps()
         if self.user is None:
             process.keep_capabilities(self.keep)
         else:

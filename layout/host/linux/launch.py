@@ -158,6 +158,7 @@ def _become(wanted: Launch, channel: socket.socket) -> int:
         if wanted.namespace >= 0:
             become_root_of(wanted.namespace)
         process.leave_keyrings()
+        process.forbid_core_dumps()
         if wanted.filtered:
             namespaces_filter.apply()
         process.close_descriptors(keep)

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import resource
 import select
 import signal
 from collections.abc import Iterable
@@ -132,6 +133,16 @@ def leave_keyrings() -> None:
         code = ctypes.get_errno()
         if code not in {errno.ENOSYS, errno.EPERM}:  # without keys, or none that we may have ourselves
             raise OSError(code, os.strerror(code), "keyctl")
+
+
+def forbid_core_dumps() -> None:
+    """Let no process that this one becomes or starts dump core, by a limit that cannot be raised again.
+
+    A limit of 1, for the kernel asks neither 0 nor more before it starts the host's program, as root of the
+    host, that kernel.core_pattern may name (fs/coredump.c).
+    """
+    with contextlib.suppress(ValueError, OSError):  # it is 0, and may not be raised even to 1
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
 def set_name(name: bytes) -> None:

@@ -97,6 +97,7 @@ def arguments(program: str, spec: Spec) -> tuple[str, ...]:
         "--timezone=off",
         "--resolv-conf=off",
         "--link-journal=no",
+        "--rlimit=CORE=1",
         f"--no-new-privileges={'no' if spec.setuid else 'yes'}",
         f"--drop-capability={','.join(f'CAP_{name}' for name in dropped)}",
     ]
