@@ -12,6 +12,7 @@ import os
 import signal
 import termios
 import time
+from collections.abc import Callable
 
 from .frame import Aim, Exploit, Refused, each, libc
 from .programs import run
@@ -151,14 +152,22 @@ def fifo_log(aim: Aim) -> str:
 
 
 def left_behind(aim: Aim) -> str:
-    if os.fork() == 0:
-        os.setsid()
-        if os.fork() == 0:
-            libc.prctl(_SET_NAME, LEFT, 0, 0, 0)
+    return leave(lambda: libc.prctl(_SET_NAME, LEFT, 0, 0, 0), lambda: time.sleep(60))
+
+
+def leave(begin: Callable[[], object], stay: Callable[[], object]) -> str:
+    """Leave a process that does `stay`, in a session of its own, with nobody above it; first `begin`."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setsid()
             signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGTERM))
-            time.sleep(60)
-        os._exit(0)
-    time.sleep(0.05)
+            begin()
+            if os.fork() == 0:
+                stay()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)  # it has left the group of this attack, which ends with it
     return "a process in a session of its own"
 
 

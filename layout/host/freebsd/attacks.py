@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import signal
 import socket
 import stat
 from collections.abc import Callable
@@ -164,20 +163,12 @@ def merge_base(aim: Aim) -> str:
 def left_behind(channel: int) -> Exploit:
     """Return what leaves a process behind, which says so through a socket and stays until that is closed."""
 
-    def stays(aim: Aim) -> str:
-        del aim
-        if os.fork() == 0:
-            os.setsid()
-            if os.fork() == 0:
-                os.dup2(channel, 0)
-                os.closerange(1, _HIGHEST)  # whoever waits for the end of these does not wait for this one
-                signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGTERM))
-                os.write(0, b"x")
-                os.read(0, 1)
-            os._exit(0)
-        return "a process in a session of its own"
+    def begin() -> None:
+        os.dup2(channel, 0)
+        os.closerange(1, _HIGHEST)  # whoever waits for the end of these does not wait for this one
+        os.write(0, b"x")
 
-    return stays
+    return lambda _: session.leave(begin, lambda: os.read(0, 1))
 
 
 EXPLOITS: dict[str, Exploit] = {

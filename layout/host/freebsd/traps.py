@@ -18,7 +18,7 @@ from layout.host.attacks.session import TYPED
 from layout.host.freebsd import arena, attacks, typist
 
 _HONEST = ":\n"
-_BEGINS = 5.0
+_BEGINS = 30.0
 """Seconds for a process to begin in."""
 _SCRIPTS = ("db/pkg/info/demo.prerm", "db/ports/demo/options")
 
