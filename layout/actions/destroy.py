@@ -13,6 +13,7 @@ from layout.actions.kinds import design_of
 from layout.core.errors import LayoutError
 from layout.core.model import Platform
 from layout.core.names import check_name
+from layout.core.units import unit_name
 from layout.host import hostfiles, locks, records
 from layout.host.beneath import Dir, remove_tree
 from layout.host.records import JailRecord
@@ -41,6 +42,18 @@ def destroy(context: Context, name: str) -> int:
             # From here on a crash leaves a jail that can only be destroyed, not half of one that looks whole.
             records.write(state, f"jails/{name}.toml", msgspec.structs.replace(record, state="destroying"))
             return _remove(context, root, state, record)
+
+
+def remaining(name: str) -> str:
+    """Say what an administrator has installed for a jail, and only he removes; "" for nothing."""
+    if running_platform() is not Platform.LINUX:
+        return ""
+    from layout.host.linux import systemd
+
+    unit = unit_name(name)
+    if not systemd.is_installed(unit):
+        return ""
+    return f"{systemd.INSTALLED}/{unit} is still there: systemctl disable {unit}, then remove it"
 
 
 def finish(context: Context, root: Dir, state: Dir, record: JailRecord) -> int:

@@ -311,6 +311,8 @@ def test_systemd_nspawn_keeps_a_jail_by_its_own_file(host: Booted) -> None:
 
 
 def test_all_of_it_is_there_after_a_boot(host: Booted) -> None:
+    host.ok("init", "b", "--profile", "a", "--no-mount")
+    host.ok("fstab", "--install")
     for name in ("a", "cell"):
         install(host, f"layout-{name}.service", host.ok("render", "unit", name))
     host.ok("init", "demo", "--no-mount")
@@ -318,8 +320,10 @@ def test_all_of_it_is_there_after_a_boot(host: Booted) -> None:
     assert host.inside("systemctl", "is-system-running").stdout == "running\n"
     jails = json.loads(host.ok("--json", "status"))["jails"]
     engines = {name: jail["running"] and jail["running"]["engine"] for name, jail in jails.items()}
-    assert engines == {"a": "unit", "cell": "nspawn", "demo": "systemd"}
-    assert findings(host, "a", "cell", "demo") == ["A6-outside", "S2-world", "S3-weak"]
+    assert engines == {"a": "unit", "b": None, "cell": "nspawn", "demo": "systemd"}
+    assert host.shown("jails-j-b-t.mount", "ActiveState") == ["active"], "by its own fstab-generator"
+    # And b is mounted as planned.
+    assert findings(host, "a", "b", "cell", "demo") == ["A6-outside", "S2-world", "S3-weak"]
     assert page(host) == "hello"
     answer = host.inside(BUSYBOX, "nc", "-w", "5", "10.79.1.2", "22").stdout
     assert answer == "0\n", "by the link that the unit made"
@@ -341,7 +345,18 @@ def test_destroy_gives_a_service_back_what_it_had(host: Booted) -> None:
     host.ok("init", "demo")
     host.ok("start", "demo")
     assert outcome(host) == {"refused"}
-    host.ok("destroy", "demo")
+    assert "still there" not in host.layout("destroy", "demo").stderr
     assert host.shown("demo", "DropInPaths", "ActiveState") == ["active", ""]
     assert outcome(host) == {"allowed"}
     assert not os.path.exists(host.state / "system/demo.service.d")
+
+
+def test_destroy_names_the_unit_that_an_administrator_has_installed(host: Booted) -> None:
+    host.ok("init", "b", "--profile", "a", "--no-mount")
+    host.ok("umount", "b")
+    unit = host.state / "system/layout-b.service"
+    unit.write_text("[Service]\nExecStart=/bin/true\n")
+    done = host.layout("destroy", "b")
+    unit.unlink()
+    assert done.returncode == 0, done
+    assert "/etc/systemd/system/layout-b.service is still there" in done.stderr

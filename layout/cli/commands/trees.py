@@ -184,12 +184,15 @@ def destroy(
 ) -> None:
     """Remove one jail. Refuses while anything is mounted or running below it."""
     from layout.actions.destroy import destroy as action
+    from layout.actions.destroy import remaining
 
     found = globals_of(ctx)
     need_root(found, userns=False)
     context = found.context()
     with context.locked():
         count = action(context, name)
+    if left := remaining(name):
+        found.output.note(left)
     if found.output.json:
         found.output.document({"ok": True, "destroyed": name, "entries": count})
     else:
