@@ -67,9 +67,12 @@ def _remove(group: str) -> int:
 
 
 def _rmdir(path: str) -> None:
+    """Remove a group, also one that somebody else removes at the same time. Raises OSError."""
     for _ in range(_PATIENCE):
         try:
             os.rmdir(path)
+        except FileNotFoundError:
+            return
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
