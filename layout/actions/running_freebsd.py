@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from layout.actions import booting_freebsd, mounting, mounting_freebsd
+from layout.actions.coming_up import until_ready
 from layout.actions.context import Context
 from layout.actions.kinds import design_of
 from layout.actions.telling import Tell
@@ -263,30 +264,21 @@ def wait_until_ready(context: Context, plan: JailPlan, log: str, begin: int) -> 
     name = plan.jail.name
     service = plan.jail.settings.service
     ready = service.ready
-    asked = bool(ready.tcp or ready.socket or ready.command)
-    deadline = time.monotonic() + (ready.timeout if asked else _SETTLE)
+    socket = place(ready.socket) if plan.tables.manage else ready.socket.strip("/")
     with context.open() as top, top.open(f"j/{name}") as root:
-        while True:
+
+        def look(left: float) -> str | None:
             if service.command and not jails.processes(name):
-                last = said(tail(log, begin))
                 hint = f"what it printed is in {log}"
-                raise LayoutError(name, f"a service that ended at once{last}", "one that goes on", hint)
-            socket = place(ready.socket) if plan.tables.manage else ready.socket.strip("/")
-            why = readiness.problem(ready, name, root, socket) if asked else None
-            if asked and why is None:
-                return
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(_STEP)
-    if not asked:
-        return
-    last = said(tail(log, begin))
-    raise LayoutError(
-        name,
-        f"a service that is not ready after {ready.timeout} s: {why}{last}",
-        "its ready check to pass",
-        f"stopped again; what it printed is in {log}",
-    )
+                found = f"a service that ended at once{said(tail(log, begin))}"
+                raise LayoutError(name, found, "one that goes on", hint)
+            return readiness.problem(ready, name, root, socket)
+
+        why = until_ready(ready, look, _STEP, _SETTLE)
+    if why:
+        found = f"a service that is not ready after {ready.timeout} s: {why}{said(tail(log, begin))}"
+        hint = f"stopped again; what it printed is in {log}"
+        raise LayoutError(name, found, "its ready check to pass", hint)
 
 
 def place(path: str) -> str:

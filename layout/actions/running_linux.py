@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 
 from msgspec import structs
 
 from layout.actions import mounting, mounting_linux, network_linux, prepare_linux, running_unit
+from layout.actions.coming_up import until_ready
 from layout.actions.context import Context
 from layout.actions.kinds import design_of
 from layout.actions.telling import Tell
@@ -388,13 +388,11 @@ def _wait_until_ready(
     """
     name = plan.jail.name
     ready = plan.jail.settings.service.ready
-    asked = bool(ready.tcp or ready.socket or ready.command)
-    deadline = time.monotonic() + ready.timeout
-    seen = None
     tight = False
-    at_gate = None
-    why = "it has not been executed yet"
-    while True:
+    at_gate: tuple[int, int] | None = None
+
+    def look(left: float) -> str | None:
+        nonlocal tight, at_gate
         if not procs.lives(engine):
             raise _ended(context, state, name, begin)
         pid = _daemon(spec.engine, engine.pid)
@@ -406,30 +404,17 @@ def _wait_until_ready(
             if gate >= 0:
                 at_gate = procs.program(pid)
                 os.write(gate, b"1")
-        if pid is not None and (at_gate is None or procs.program(pid) != at_gate):
-            seen = seen or time.monotonic()
-            if not asked and time.monotonic() - seen >= _SETTLE:
-                return
-            if asked:
-                problem = readiness.problem(
-                    ready,
-                    pid,
-                    lambda argv: prepare_linux.run_inside(
-                        plan, _first(spec.engine, engine.pid), argv, deadline - time.monotonic()
-                    ),
-                )
-                if problem is None:
-                    return
-                why = problem
-        if time.monotonic() >= deadline:
-            last = _last_words(state, name, begin)
-            raise LayoutError(
-                name,
-                f"a service that is not ready after {ready.timeout} s: {why}{last}",
-                "its ready check to pass",
-                f"stopped again; its log is {context.site.root}/.layout/log/{name}.log",
-            )
-        time.sleep(_STEP)
+        if pid is None or (at_gate is not None and procs.program(pid) == at_gate):
+            return "it has not been executed yet"
+        first = _first(spec.engine, engine.pid)
+        return readiness.problem(ready, pid, lambda argv: prepare_linux.run_inside(plan, first, argv, left))
+
+    why = until_ready(ready, look, _STEP, _SETTLE)
+    if why:
+        last = _last_words(state, name, begin)
+        found = f"a service that is not ready after {ready.timeout} s: {why}{last}"
+        hint = f"stopped again; its log is {context.site.root}/.layout/log/{name}.log"
+        raise LayoutError(name, found, "its ready check to pass", hint)
 
 
 def _ended(context: Context, state: Dir, name: str, begin: int) -> LayoutError:

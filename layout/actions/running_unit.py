@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 from layout.actions import prepare_linux, units_linux
+from layout.actions.coming_up import until_ready
 from layout.actions.context import Context
 from layout.core.errors import LayoutError
 from layout.core.model import JailPlan
@@ -16,6 +15,7 @@ from layout.host.linux import procs, readiness, systemd
 _STEP = 0.1
 """Seconds between two questions to systemd."""
 _SETTLE = 0.5
+"""Seconds that a service without a ready check has to stay there."""
 NOTE = "uid 0 of the jail is uid 0 of the host, without its capabilities (a unit maps no range of users)"
 
 
@@ -36,24 +36,16 @@ def launch(context: Context, plan: JailPlan) -> None:
     except LayoutError as error:
         raise _failed(plan, error.found) from None
     ready = plan.jail.settings.service.ready
-    begin = time.monotonic()
-    asked = bool(ready.tcp or ready.socket or ready.command)
-    while True:
+
+    def works(left: float) -> str | None:
         pid = systemd.main_process(unit)
         if pid is None:
             raise _failed(plan, "a service that ended at once")
-        passed = time.monotonic() - begin
-        left = ready.timeout - passed
+        return readiness.problem(ready, pid, lambda argv: prepare_linux.run_inside(plan, pid, argv, left))
 
-        def inside(argv: tuple[str, ...], pid: int = pid, left: float = left) -> int:
-            return prepare_linux.run_inside(plan, pid, argv, left)
-
-        problem = readiness.problem(ready, pid, inside) if asked else None
-        if problem is None and (asked or passed >= _SETTLE):
-            return
-        if left <= 0:
-            raise _failed(plan, f"a service that is not ready after {ready.timeout} s: {problem}")
-        time.sleep(_STEP)
+    why = until_ready(ready, works, _STEP, _SETTLE)
+    if why:
+        raise _failed(plan, f"a service that is not ready after {ready.timeout} s: {why}")
 
 
 def look(record: RunRecord) -> Running | None:

@@ -52,6 +52,11 @@ class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout: int = 30
     """Seconds until `start` gives up."""
 
+    @property
+    def is_checked(self) -> bool:
+        """One of the three is to be tried."""
+        return bool(self.tcp or self.socket or self.command)
+
 
 class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The daemon of a jail."""

@@ -6,10 +6,10 @@ can neither stop it nor see it. So it is stopped, then changed, then started aga
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from layout.actions import running_freebsd
+from layout.actions.coming_up import until_ready
 from layout.actions.context import Context
 from layout.actions.observe import Step
 from layout.actions.telling import Tell
@@ -30,8 +30,6 @@ _STEP = 0.1
 """Seconds between two looks at a service that is coming up."""
 _SETTLE = 0.3
 """Seconds that a daemon without a ready check has to stay there."""
-_LINES = 8
-"""Of a log that an error shows."""
 
 
 # --- before anything is changed -----------------------------------------------------------------------
@@ -205,7 +203,7 @@ def _come_up(jail: Jail) -> None:
     begin = len(hostfiles.read_text(log) or "")
     done = services.act(name, "start")
     if jails.find(words.prison_name(name)) is None:
-        last = " | ".join((hostfiles.read_text(log) or "")[begin:].splitlines()[-_LINES:])
+        last = running_freebsd.tail(log, begin)
         hint = f"what it printed is in {log}; what it may lack: {' '.join(words.WORDS)}"
         found = f"a service that did not start{_said(done)}{f': {last}' if last else ''}"
         raise LayoutError(name, found, "it to run in its jail", hint)
@@ -216,22 +214,17 @@ def _come_up(jail: Jail) -> None:
 
 def _wait_until_ready(jail: Jail, name: str) -> None:
     ready = jail.settings.service.ready
-    asked = bool(ready.tcp or ready.socket or ready.command)
-    deadline = time.monotonic() + (ready.timeout if asked else _SETTLE)
     prison = words.prison_name(name)
+    hint = f"what it printed is in {_log(name)}"
     with open_root("/") as root:
-        while True:
+
+        def look(left: float) -> str | None:
             if jails.find(prison) is None:
-                hint = f"what it printed is in {_log(name)}"
                 raise LayoutError(name, "a service that ended at once", "one that goes on", hint)
-            why = readiness.problem(ready, prison, root, ready.socket.lstrip("/")) if asked else None
-            if asked and why is None:
-                return
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(_STEP)
-    if asked:
-        hint = f"what it printed is in {_log(name)}"
+            return readiness.problem(ready, prison, root, ready.socket.lstrip("/"))
+
+        why = until_ready(ready, look, _STEP, _SETTLE)
+    if why:
         raise LayoutError(name, f"not ready after {ready.timeout} s: {why}", "its ready check to pass", hint)
 
 

@@ -6,9 +6,9 @@ Where systemd is not process 1, and in a trial, the drop-in is written only, and
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 
+from layout.actions.coming_up import until_ready
 from layout.actions.context import Context
 from layout.actions.observe import Step
 from layout.actions.telling import Tell
@@ -141,32 +141,25 @@ def _take_away(path: str) -> bool:
     return gone
 
 
-def _wait_until_ready(jail: Jail, unit: str) -> int:
-    """Return the main process once the service works. Raises LayoutError with its last words."""
+def _wait_until_ready(jail: Jail, unit: str) -> None:
+    """Wait until the service works. Raises LayoutError with its last words."""
     ready = jail.settings.service.ready
-    asked = bool(ready.tcp or ready.socket or ready.command)
-    begin = time.monotonic()
-    while True:
+
+    def look(left: float) -> str | None:
         pid = systemd.main_process(unit)
         if pid is None:
             words = " | ".join(systemd.last_words(unit))
             said = f"; its last words: {words}" if words else ""
             hint = f"journalctl -u {unit}; an option that it needs may be lacking"
             raise LayoutError(unit, f"a service that ended at once{said}", "one that goes on", hint)
-        passed = time.monotonic() - begin
+        return readiness.problem(
+            ready, pid, lambda argv: run(*argv, ok=range(256), timeout=ready.timeout).status
+        )
 
-        def inside(argv: tuple[str, ...]) -> int:
-            return run(*argv, ok=range(256), timeout=ready.timeout).status
-
-        why = readiness.problem(ready, pid, inside) if asked else None
-        if why is None and (asked or passed >= _SETTLE):
-            return pid
-        if passed > ready.timeout:
-            hint = f"journalctl -u {unit}"
-            raise LayoutError(
-                unit, f"not ready after {ready.timeout} s: {why}", "its ready check to pass", hint
-            )
-        time.sleep(_STEP)
+    why = until_ready(ready, look, _STEP, _SETTLE)
+    if why:
+        hint = f"journalctl -u {unit}"
+        raise LayoutError(unit, f"not ready after {ready.timeout} s: {why}", "its ready check to pass", hint)
 
 
 # --- looking ------------------------------------------------------------------------------------------
