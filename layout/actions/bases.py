@@ -154,36 +154,30 @@ def refresh(
     }
     setuid: list[SetuidRecord] = []
     for manifest, tree in _TREES:
-        wanted = _read(state, manifest)
-        names = {path: _session_path(path, tree) for path in wanted or {}}
-        known = {
-            path: (entry.size, entry.digest)
-            for path, entry in (wanted or {}).items()
-            if entry.kind == "file" and names[path] not in changed
-        }
-        seen, _, _ = _look(root, tree, tell, known)
-        kept = {}
-        for path, entry in seen.items():
-            theirs = _session_path(path, tree)
-            old = (wanted or {}).get(path)
-            if theirs in changed or (wanted is None and path == "."):
-                kept[path] = entry
-                if entry.kind == "file" and entry.mode & 0o6000 and not path.startswith("t/"):
-                    setuid.append(SetuidRecord(theirs[1:], f"{entry.mode:04o}", entry.uid, entry.gid))
-            elif old is not None:
-                kept[path] = old
-        gone = {
-            path: entry
-            for path, entry in (wanted or {}).items()
-            if path not in seen and names[path] not in changed
-        }
-        if wanted is not None and {**kept, **gone} != wanted:
-            entries = {**kept, **gone}
-            order = sorted(entries, key=lambda path: path.replace("/", "\0") if path != "." else "")
-            write_manifest(state, manifest, {path: entries[path] for path in order})
+        setuid += _refresh_manifest(root, state, manifest, tree, changed, tell)
     with root.open("j/mroot") as mroot, root.open("skel/s") as s:
         capabilities = capable(mroot, s)
     return _record(state, setuid, capabilities, changed)
+
+
+def _refresh_manifest(
+    root: Dir, state: Dir, manifest: str, tree: str, changed: set[str], tell: Progress
+) -> list[SetuidRecord]:
+    """Let one manifest follow what a session changed; return the setuid files among that."""
+    wanted = _read(state, manifest)
+    kept = {path: entry for path, entry in (wanted or {}).items() if _session_path(path, tree) not in changed}
+    known = {path: (entry.size, entry.digest) for path, entry in kept.items() if entry.kind == "file"}
+    seen, _, _ = _look(root, tree, tell, known)
+    new = {path: entry for path, entry in seen.items() if _session_path(path, tree) in changed}
+    entries = {**kept, **new}
+    if wanted is not None and entries != wanted:
+        order = sorted(entries, key=lambda path: path.replace("/", "\0") if path != "." else "")
+        write_manifest(state, manifest, {path: entries[path] for path in order})
+    return [
+        SetuidRecord(_session_path(path, tree)[1:], f"{entry.mode:04o}", entry.uid, entry.gid)
+        for path, entry in new.items()
+        if entry.kind == "file" and entry.mode & 0o6000 and not path.startswith("t/")
+    ]
 
 
 def _is_changed(old: Print | None, new: Print | None) -> bool:
