@@ -61,6 +61,13 @@ def test_wheel_and_sdist_have_every_file_for_the_host(wheel: list[str], sdist: l
     assert files <= {name.partition("/")[2] for name in sdist}
 
 
+def test_wheel_has_the_documents_that_hints_name(wheel: list[str]) -> None:
+    documents = {path.name for path in (REPOSITORY / "docs").glob("*.md")}
+    assert "reference.md" in documents
+    installed = {name.rpartition("share/doc/layout/")[2] for name in wheel if "share/doc/layout/" in name}
+    assert documents <= installed
+
+
 def test_wheel_has_the_licence_and_the_command(wheel: list[str]) -> None:
     assert [name for name in wheel if name.endswith(".dist-info/licenses/LICENSE")]
     assert [name for name in wheel if name.endswith(".dist-info/entry_points.txt")]

@@ -84,7 +84,7 @@ def guaranteed(scene: JailScene) -> Iterator[Finding]:
     """S3: the engine of a running service gives all guarantees."""
     found = scene.running
     for note in found.notes if found is not None and found.grade == "weak" else ():
-        hint = "a port from 1024 on, or another engine: docs/reference.md"
+        hint = "a port from 1024 on, or another engine: see status in layout(8)"
         yield warning("S3-weak", scene.name, note, "all guarantees from the engine", hint)
 
 

@@ -34,4 +34,4 @@ def advise(
         output.note(f"  {note}")
     etc = globals_.context().site.etc
     output.raw(found.profile)
-    output.note(f"to use it: layout advise {program} >{etc}/profiles/NAME.toml, then layout init NAME")
+    output.note(f"to use it: look through it, save it as {etc}/profiles/NAME.toml, then layout init NAME")
