@@ -146,6 +146,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     items = claimed(session.items)
     item = next(items, None)
     while item is not None:
+        if os.path.exists(f"{CLAIMS}/stop"):
+            raise session.Interrupted("told to stop")
         following = next(items, None)
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.shouldfail:

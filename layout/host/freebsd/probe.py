@@ -16,6 +16,9 @@ from layout.host import forked, inside
 from layout.host.freebsd import jails, libc, passing, process, session
 from layout.host.inside.executing import name_of
 
+_SECONDS = 5
+"""Until a child that only changes its root is ended."""
+
 _SOCK_FDS = 65536
 
 
@@ -147,11 +150,12 @@ def _twice() -> Attempt:
     here = os.stat("/")
     pid = forked.fork(lambda: _climbed((here.st_dev, here.st_ino)))
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return Attempt("A6", "outside", "chroot twice", "/", "" if status == 0 else "another root")
+    outcome = {0: "", 1: "another root"}.get(status, f"ended with {status}")
+    return Attempt("A6", "outside", "chroot twice", "/", outcome)
 
 
 def _climbed(root: tuple[int, int]) -> int:
-    signal.alarm(1)
+    signal.alarm(_SECONDS)
     try:
         above = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
         os.chroot("/t" if os.path.isdir("/t") else "/dev")

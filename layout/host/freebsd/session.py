@@ -23,7 +23,7 @@ from layout.host.pty_relay import Relay, Terminals
 from layout.host.run import PATH, require, run
 from layout.host.standard import Standard, fill_closed, lend, take
 
-_IDLE = 50  # milliseconds without output after the last process has ended
+_IDLE = 200  # milliseconds without output after the last process has ended
 _PATIENCE = 200  # looks, a twentieth of a second apart, until a removed jail is gone
 
 
