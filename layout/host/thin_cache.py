@@ -17,7 +17,17 @@ from layout.host import records
 from layout.host.beneath import Dir, open_root, remove_tree
 from layout.host.beneath.thin_tree import digest_root, has, read_root, write_root
 
-__all__ = ["PLACE", "collect", "differences", "digest_of", "entries", "forget", "provide", "recorded"]
+__all__ = [
+    "PLACE",
+    "collect",
+    "differences",
+    "digest_of",
+    "entries",
+    "forget",
+    "learn",
+    "provide",
+    "recorded",
+]
 
 PLACE = "thin"
 """Where the roots are, in the directory of layout's state."""
@@ -48,18 +58,25 @@ def provide(
     known = recorded(state, name)
     if known is not None and known.key == key and _is_whole(state, known.digest, root):
         return known, False
-    if state.lstat(PLACE) is None:
-        with contextlib.suppress(FileExistsError):
-            state.make_dir(PLACE, 0o700)
-    with state.open(PLACE) as place:
-        digests = _digests(place)
-        before = len(digests)
+    with _place(state) as place, _learning(place) as digests:
         digest = _build(place, name, root, finish, digests)
-        if len(digests) > before:
-            place.write_whole(_DIGESTS, msgspec.json.encode(digests), 0o600, durable=False)
     record = ThinRecord(key, digest, root.files, root.size, records.now())
     records.write(state, f"{PLACE}/{name}.toml", record)
     return record, True
+
+
+def learn(state: Dir, root: ThinRoot) -> None:
+    """Hash the files of a root that is to be made later, so that only copying them is left then.
+
+    A file that changes meanwhile is not known afterwards. The caller holds the lock of ROOT. Raises OSError.
+    """
+    with (
+        _place(state) as place,
+        open_root(root.origin) as origin,
+        _learning(place) as digests,
+        contextlib.suppress(LayoutError, FileNotFoundError),
+    ):
+        digest_root(origin, root, digests)
 
 
 def forget(state: Dir, name: str) -> None:
@@ -109,7 +126,7 @@ def differences(state: Dir, digest: str, name: str = "") -> Iterator[tuple[str, 
 def digest_of(root: ThinRoot) -> str:
     """Return the name that a root would have by its content. Raises LayoutError, OSError."""
     with open_root(root.origin) as origin:
-        return identity(digest_root(origin, root))
+        return identity(digest_root(origin, root, {}))
 
 
 def entries(top: Dir) -> list[ThinEntry]:
@@ -129,6 +146,23 @@ def _is_whole(state: Dir, digest: str, root: ThinRoot) -> bool:
         return False
     with top:
         return all(has(top, item) for item in root.items)
+
+
+def _place(state: Dir) -> Dir:
+    if state.lstat(PLACE) is None:
+        with contextlib.suppress(FileExistsError):
+            state.make_dir(PLACE, 0o700)
+    return state.open(PLACE)
+
+
+@contextlib.contextmanager
+def _learning(place: Dir) -> Iterator[dict[str, str]]:
+    """Yield the digests that are known, and keep those that are added."""
+    digests = _digests(place)
+    before = len(digests)
+    yield digests
+    if len(digests) > before:
+        place.write_whole(_DIGESTS, msgspec.json.encode(digests), 0o600, durable=False)
 
 
 def _digests(place: Dir) -> dict[str, str]:

@@ -49,9 +49,11 @@ def serve() -> list[str]:
 
 
 if __name__ == "__main__":
+    gc.disable()
     load()
     gc.freeze()
     words = serve()
+    gc.enable()
     sys.path[0] = os.getcwd()
     from layout import __main__ as program
 

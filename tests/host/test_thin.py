@@ -264,6 +264,34 @@ def test_a_file_is_hashed_once_and_verify_believes_no_digest_of_before(tmp_path:
         assert os.listdir(tmp_path / "state/thin") == []
 
 
+def test_what_init_has_hashed_is_only_copied_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = os.path.realpath("/bin/sh")
+    found = os.stat(program)
+    times = found.st_mtime_ns, found.st_ctime_ns
+    file = ThinFile("sh", program[1:], 0o755, found.st_size, *times, found.st_ino, found.st_dev)
+    root = ThinRoot("/", (file,))
+    (tmp_path / "state").mkdir()
+
+    def read(*_: object) -> str:
+        raise AssertionError("hashed once more")
+
+    with open_root(str(tmp_path / "state")) as state:
+        with monkeypatch.context() as patch:
+            patch.setattr(thin_tree, "_read", read)
+            with pytest.raises(AssertionError):
+                thin_cache.provide(state, "a", root)
+        thin_cache.learn(state, root)
+        assert os.listdir(tmp_path / "state/thin") == ["digests.json"]
+        with monkeypatch.context() as patch:
+            patch.setattr(thin_tree, "_read", read)
+            thin_cache.learn(state, root)
+            record, made = thin_cache.provide(state, "a", root)
+        assert made
+        assert list(thin_cache.differences(state, record.digest)) == []
+        gone = ThinFile("sh", "usr/bin/none", 0o755, 1, 1, 1, 1, 1)
+        thin_cache.learn(state, ThinRoot("/", (gone,)))  # whoever makes that root says so
+
+
 def test_a_file_that_changes_while_it_is_copied_is_noticed(origin: Path, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     root = thin_root(wanted(origin))

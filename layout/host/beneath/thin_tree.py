@@ -199,8 +199,11 @@ def _cloned(source: int, fd: int) -> bool:
     return True
 
 
-def digest_root(origin: Dir, root: ThinRoot) -> list[ThinEntry]:
-    """Return what write_root would write, without writing it. Raises LayoutError, OSError."""
+def digest_root(origin: Dir, root: ThinRoot, known: dict[str, str]) -> list[ThinEntry]:
+    """Return what write_root would write, without writing it. Raises LayoutError, OSError.
+
+    `known` is believed and added to, as there.
+    """
     found = []
     for item in root.items:
         match item:
@@ -211,8 +214,10 @@ def digest_root(origin: Dir, root: ThinRoot) -> list[ThinEntry]:
             case ThinText(path, _, mode):
                 found.append(ThinEntry(path, "file", mode, hashlib.sha256(_bytes(item)).hexdigest()))
             case ThinFile(path, _, mode):
-                with _opened(origin, item) as (source, _):
-                    found.append(ThinEntry(path, "file", mode, _read(source)))
+                with _opened(origin, item) as (source, state):
+                    digest = known.get(state) or _read(source)
+                _remember(known, state, item, digest)
+                found.append(ThinEntry(path, "file", mode, digest))
             case _:
                 assert_never(item)
     return found
