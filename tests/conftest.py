@@ -88,6 +88,7 @@ HOST_ROOT = (
     "nspawn]",
     "test_a_low_port_costs_the_user_namespace_and_verify_says_so",
     "test_a_full_grade_is_a_user_of_the_host_without_any_rights",
+    "test_two_jails_never_have_the_same_users_of_the_host",
     "test_the_ready_check_can_be_a_command_in_the_jail_or_a_socket",
     "test_root_in_a_jail_gets_nowhere[full-bwrap]",
     "test_the_attacks_work_where_all_capabilities_are_kept",

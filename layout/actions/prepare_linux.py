@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal, NoReturn
@@ -18,7 +18,7 @@ from layout.core.model import Jail, JailPlan
 from layout.core.service import Network, Service, Settings, address_of
 from layout.host import run
 from layout.host.beneath import Dir
-from layout.host.linux import confined, enter, launch, ports, session, stage, veth
+from layout.host.linux import confined, enter, launch, ports, procs, session, stage, veth
 from layout.host.linux.engines import Spec, bwrap, nspawn
 from layout.host.site import in_user_namespace
 
@@ -273,7 +273,7 @@ def user_namespace(
 ) -> tuple[int, tuple[str, ...]]:
     """Return the first number of the jail's user namespace, 0 for none, with the reasons for having none."""
     digest = hashlib.sha256(f"{context.site.root}\0{plan.jail.name}".encode()).digest()
-    first = _FIRST + _COUNT * (int.from_bytes(digest[:8]) % _PLACES)
+    first = free_range(int.from_bytes(digest[:8]), procs.mapped_ranges())
     if in_user_namespace():
         why = "this host is in a user namespace itself"
     else:
@@ -281,6 +281,19 @@ def user_namespace(
     if why:
         return 0, (f"uid 0 of the jail is uid 0 of the host, without its capabilities ({why})",)
     return first, ()
+
+
+def free_range(wanted: int, taken: Collection[tuple[int, int]]) -> int:
+    """Return the first number of a range of users: that of place `wanted`, or of the next that nobody has.
+
+    `taken` are first number and count of what others have. Two jails with the same numbers would be one user
+    to whoever asks for the peer of a socket, and to the kernel's limits. When all are taken, it is `wanted`.
+    """
+    for step in range(_PLACES):
+        first = _FIRST + _COUNT * ((wanted + step) % _PLACES)
+        if all(first + _COUNT <= other or other + count <= first for other, count in taken):
+            return first
+    return _FIRST + _COUNT * (wanted % _PLACES)
 
 
 def _needs_host(settings: Settings, capabilities: tuple[str, ...]) -> str:

@@ -14,6 +14,9 @@ import pytest
 from busybox_yard import BUSYBOX, busybox_yard, command_of, eventually, fetch, processes, profile, web
 from yard import Yard
 
+from layout.actions import prepare_linux
+from layout.host.linux import procs
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -293,3 +296,19 @@ def test_exec_gives_a_terminal_of_the_jail_to_whoever_has_one(yard: Yard) -> Non
         out, err = done.communicate(timeout=60)
     os.close(master)
     assert (done.returncode, out.splitlines(), err) == (5, ["/dev/pts/0", "got word"], "")
+
+
+def test_two_jails_never_have_the_same_users_of_the_host(yard: Yard) -> None:
+    """Their numbers come from their names, and two may come to the same."""
+    yard.ok("start", "a")
+    pid = state(yard)["pid"]  # type: ignore[index]
+    assert isinstance(pid, int)
+    mapped = procs.uid_map(pid)
+    assert mapped is not None
+    inside, first, count = mapped
+    assert (inside, count) == (0, 65536)
+    place = (first - 524288) // 65536
+    assert prepare_linux.free_range(place, procs.mapped_ranges()) == first + 65536
+    yard.ok("stop", "a")
+    # The control.
+    assert eventually(lambda: prepare_linux.free_range(place, procs.mapped_ranges()) == first, 30)

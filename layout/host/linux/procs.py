@@ -181,6 +181,19 @@ def uid_map(pid: int) -> tuple[int, int, int] | None:
     return (int(words[0]), int(words[1]), int(words[2])) if len(words) == 3 else None
 
 
+def mapped_ranges() -> set[tuple[int, int]]:
+    """Return the users of this one's namespace that others map: first number and count of each range."""
+    own = _read("/proc/self/uid_map")
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                text = _read(f"/proc/{name}/uid_map")
+                lines = text.splitlines() if text != own and identify(int(name)) is not None else []
+                found |= {(int(outside), int(count)) for _, outside, count in map(bytes.split, lines)}
+    return found
+
+
 def program(pid: int) -> tuple[int, int] | None:
     """Return device and inode of the program that a process executes; None when it has ended."""
     try:
