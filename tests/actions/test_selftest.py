@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from busybox_yard import processes
+from busybox_yard import eventually, processes
 from yard import mounts
 
 from layout.actions import prepare_linux, selftest_linux
@@ -178,6 +179,20 @@ def test_where_no_engine_is_installed_nothing_is_passed(monkeypatch: pytest.Monk
     assert {one.name for one in found.not_tried} == {"unit", *prepare_linux.ENGINES}
     assert not [place for place in found.places if place.name.startswith(("bwrap", "nspawn"))]
     assert {one.verdict for one in of(found, "no engine").values()} == {"not run"}
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_selftest_that_is_killed_leaves_nothing(how: signal.Signals) -> None:
+    before, table = processes(), mounts()
+    words = [sys.executable, "-m", "layout", "selftest"]
+    null = subprocess.DEVNULL
+    with subprocess.Popen(words, stdout=null, stderr=null) as child:
+        # A service, below an engine, below what starts that, in the sandbox, of a process that waits for it.
+        assert eventually(lambda: child.poll() is not None or len(processes() - before) > 6)
+        child.send_signal(how)
+        assert child.wait() == (130 if how == signal.SIGINT else -how)
+    assert eventually(lambda: processes() - before == set())
+    assert mounts() == table
 
 
 def test_the_attacks_need_nothing_but_pythons_own_library() -> None:

@@ -8,6 +8,7 @@ what would propagate there does so here. A devtmpfs is never shown: it is one in
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -57,6 +58,8 @@ def run(work: Callable[[], bytes], seconds: float, *, user_namespace: bool) -> b
         _end(pid)
     if data[:1] == b"=":
         return data[1:]
+    if data[:1] == b"[":
+        raise LayoutError(*json.loads(data))
     found = data[1:].decode("utf-8", "replace") if data[:1] == b"!" else "no answer"
     hint = "run it as root" if user_namespace else "see docs/security.md: what selftest needs"
     raise LayoutError("the sandbox", found, "a throw-away root in which attacks harm nothing", hint)
@@ -136,7 +139,7 @@ def _work(work: Callable[[], bytes], answer: int) -> int:
     try:
         data = b"=" + work()
     except LayoutError as error:
-        data = f"!{error}".encode()
+        data = json.dumps([error.path, error.found, error.expected, error.hint]).encode()
     except Exception as error:
         data = f"!{type(error).__name__}: {error}".encode()
     while data:
