@@ -26,7 +26,7 @@ def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
     """End the service, first by its own signal; say whether there was one. Raises LayoutError."""
     problem = context.problems.get(plan.jail.name)
     if problem is not None:
-        if design_of(plan.jail.kind).known_by_profile:
+        if design_of(plan.jail.kind).is_of_host:
             raise problem
         tell(f"{plan.jail.name}: stopped without its profile: {problem}")
     return design_of(plan.jail.kind).stop(context, plan, tell)

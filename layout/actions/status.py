@@ -48,7 +48,7 @@ def status(context: Context, plans: Sequence[JailPlan]) -> list[Row]:
             planned = [mount.target for tree in mounting.wanted(plan) for mount in tree]
             jail = plan.jail
             problem = context.problems.get(jail.name)
-            known = problem is None or not design_of(jail.kind).known_by_profile
+            known = problem is None or not design_of(jail.kind).is_of_host
             found = running(context, plan) if known and jail.platform is running_platform() else None
             if found is not None and problem is not None:  # what is planned is not known
                 found = msgspec.structs.replace(found, notes=())

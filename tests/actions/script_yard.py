@@ -12,7 +12,10 @@ import subprocess
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.freebsd_host import FreeBSD
 
 Cli = Callable[..., Any]
 
@@ -85,6 +88,26 @@ def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
                 linked,
             )
     return found
+
+
+def same_by_script(host: FreeBSD, *words: str) -> tuple[str, int]:
+    """Run init, then the script that was printed before; nothing may differ but flags of files.
+
+    Returns the script, and how many flags init left out: here fchflags(2) is Linux's, which has none.
+    """
+    text = host.does("plan", *words, "--script")
+    check(text, True)
+    host.does("init", *words)
+    expected = snapshot(host.root)
+    host.root.rename(host.work / "of init")
+    host.write("script", text)
+    host.ok(f"dash -s <{host.work}/script")
+    made = snapshot(host.root)
+    record = expected[".layout/bases/mroot.toml"][3]
+    assert isinstance(record, dict)
+    flags = record["left_out"].pop("file flag", 0)
+    assert made == expected
+    return text, flags
 
 
 def record(data: bytes) -> dict[str, object]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from script_yard import check, snapshot
+from script_yard import same_by_script
 
 from layout.actions import installed
 from layout.core.pkgbase import DEFAULT_SET
@@ -57,27 +57,20 @@ def record(root: Path) -> dict[str, Any]:
     return tomllib.loads((root / ".layout/bases/mroot.toml").read_text())
 
 
-def same_by_script(host: FreeBSD, *words: str) -> str:
-    """Run init, then the script that was printed before; nothing may differ. Returns the script."""
-    text = host.does("plan", *words, "--script")
-    check(text, True)
-    host.does("init", *words)
-    expected = snapshot(host.root)
-    host.root.rename(host.work / "of init")
-    host.write("script", text)
-    host.ok(f"dash -s <{host.work}/script")
-    made = snapshot(host.root)
-    # Here Python's fchflags(2) is Linux's, which has none: that is what the record says.
-    left_out = expected[".layout/bases/mroot.toml"][3]
-    assert isinstance(left_out, dict)
-    left_out["left_out"].pop("file flag", None)
-    assert made == expected
-    return text
+def sources(host: FreeBSD, version: str = "15.0") -> None:
+    """A source tree of FreeBSD whose make(1) installs a small root."""
+    host.write(
+        "src/Makefile",
+        "world = ../world\n"
+        "installworld:\n\tmkdir -p $(DESTDIR)/etc\n\tcp -Rp $(world)/bin $(world)/usr $(DESTDIR)/\n"
+        "distribution:\n\tcp -Rp $(world)/etc $(DESTDIR)/\n",
+    )
+    host.write("src/sys/conf/newvers.sh", f'TYPE="FreeBSD"\nREVISION="{version}"\nBRANCH="RELEASE"\n')
 
 
 def test_packages_make_a_base(freebsd: FreeBSD) -> None:
     repository(freebsd)
-    text = same_by_script(freebsd, "a", "--no-mount", "--base", "pkgbase")
+    text, _ = same_by_script(freebsd, "a", "--no-mount", "--base", "pkgbase")
     for word in ("IGNORE_OSVERSION=yes", "ABI=FreeBSD:15:", "VERSION_MINOR=0", "update -r FreeBSD-base"):
         assert word in text
     found = record(freebsd.root)
@@ -116,18 +109,12 @@ def test_what_cannot_be_installed_is_refused_before_anything_changes(freebsd: Fr
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_sources_make_a_base(freebsd: FreeBSD) -> None:
     world(freebsd.work / "world")
-    freebsd.write(
-        "src/Makefile",
-        "world = ../world\n"
-        "installworld:\n\tmkdir -p $(DESTDIR)/etc\n\tcp -Rp $(world)/bin $(world)/usr $(DESTDIR)/\n"
-        "distribution:\n\tcp -Rp $(world)/etc $(DESTDIR)/\n",
-    )
-    freebsd.write("src/sys/conf/newvers.sh", 'TYPE="FreeBSD"\nREVISION="15.1"\nBRANCH="RELEASE"\n')
+    sources(freebsd, "15.1")
     words = ("a", "--no-mount", "--base", f"src:{freebsd.work}/src")
     said = freebsd.fails("init", *words, code=2)
     assert "sys/conf/newvers.sh: found 15.1-RELEASE, expected none that is newer than" in said
-    freebsd.write("src/sys/conf/newvers.sh", 'TYPE="FreeBSD"\nREVISION="15.0"\nBRANCH="RELEASE"\n')
-    text = same_by_script(freebsd, *words)
+    sources(freebsd)
+    text, _ = same_by_script(freebsd, *words)
     assert f"make -C {freebsd.work}/src distribution DESTDIR={freebsd.root}/j/.new-mroot" in text
     assert (freebsd.root / "j/mroot/usr/bin/su").stat().st_mode & 0o4000
     # What make says is what is said.
@@ -141,13 +128,7 @@ def test_sources_make_a_base(freebsd: FreeBSD) -> None:
 def test_sources_make_the_world_of_a_full_jail(freebsd: FreeBSD) -> None:
     """The profile names its source, so --base may be left out; nothing is shared."""
     world(freebsd.work / "world")
-    freebsd.write(
-        "src/Makefile",
-        "world = ../world\n"
-        "installworld:\n\tmkdir -p $(DESTDIR)/etc\n\tcp -Rp $(world)/bin $(world)/usr $(DESTDIR)/\n"
-        "distribution:\n\tcp -Rp $(world)/etc $(DESTDIR)/\n",
-    )
-    freebsd.write("src/sys/conf/newvers.sh", 'TYPE="FreeBSD"\nREVISION="15.0"\nBRANCH="RELEASE"\n')
+    sources(freebsd)
     text = f'kind = "full"\ndescription = "x"\n[freebsd.full]\nsource = "src:{freebsd.work}/src"\n'
     freebsd.write("jails/etc/profiles/cell.toml", text)
     freebsd.ok(f"chmod 700 {freebsd.root}")

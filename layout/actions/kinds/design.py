@@ -49,13 +49,11 @@ class Design:
     is_world = False
     """Its root can change all that it sees, setuid programs as well: that is by design."""
     is_of_host = False
-    """Its tree is the host's, which nobody walks through for one jail."""
+    """It is a part of the host that only its profile names; nobody walks through its tree, the host's."""
     is_made_at_start = False
     """Its root is there only while it runs."""
     has_devices = True
     """It has a /dev."""
-    known_by_profile = False
-    """Only its profile says what of the host it is: without that, nothing can be said of it."""
     unrecorded = False
     """On FreeBSD, what a crash leaves of its service is known to the system, and to no record of layout."""
 

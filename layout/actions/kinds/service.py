@@ -36,7 +36,6 @@ class Service(Design):
         "its lines are settings for sysrc(8)",
     )
     is_of_host = True
-    known_by_profile = True
 
     def check(self, context: Context, plan: JailPlan) -> None:
         """Make sure that this service can be confined here. Raises UsageError, LayoutError."""
