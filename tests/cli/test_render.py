@@ -66,3 +66,15 @@ def test_rules_that_would_do_nothing_are_not_rendered(
     assert (done.code, done.out) == (2, "")
     assert lacking in done.err
     assert cli("--root", tmp_path / "root", "render", kind if kind == "nft" else "pf.conf", "full").code == 0
+
+
+@pytest.mark.parametrize(("profile", "there"), [("finger", True), ("named-thin", True), ("default", False)])
+def test_a_script_of_rc_d_is_only_looked_for_there_where_the_kind_has_one(
+    cli, tmp_path: Path, profile: str, there: bool
+) -> None:
+    done = cli("--root", tmp_path / "root", "render", "rc.d", profile, "--platform", "linux")
+    assert done.code == 2
+    hint = done.err.splitlines()[-1]
+    assert hint == "hint: without a name it is the host's" + (
+        "; --platform freebsd for a jail there" if there else ""
+    )

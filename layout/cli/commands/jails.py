@@ -167,7 +167,7 @@ def status(ctx: typer.Context, names: Names = None) -> None:
         for note in row.running.notes if row.running else ():
             found.output.detail(f"{row.name}: {note}")
         if row.problem:
-            found.output.note(f"{row.name}: {row.problem}")
+            found.output.note(f"{row.name}: {row.problem.removeprefix(f'{row.name}: ')}")
     raise typer.Exit(failed)
 
 

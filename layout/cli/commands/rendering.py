@@ -86,7 +86,9 @@ def _one_jail(found: Globals, kind: Artefact, names: list[str], platform: Platfo
         words = ", ".join(sorted(known)) or "none of its own"
         hint = "without a name it is the host's" if kind is Artefact.RC_D else ""
         if kind is Artefact.RC_D and plan.jail.platform is Platform.LINUX:
-            hint += "; --platform freebsd for a jail there"
+            (there,) = context.described(names, Choice(platform=Platform.FREEBSD))
+            if kind in design_of(there.jail.kind).artefacts(context, there):
+                hint += "; --platform freebsd for a jail there"
         what = f"a jail of {plan.jail.platform}, kind {plan.jail.kind}"
         raise UsageError(f"layout render {kind}", what, f"one that has it; this one has {words}", hint)
     _print(found, known[kind]())
