@@ -217,13 +217,23 @@ def attacked(yard: Yard, words: list[str], swapped: str, point: int, way: Any) -
     return code, attacker.count, said
 
 
-def clean(yard: Yard, name: str) -> None:
-    """Put back what the last run may have changed; what runs is stopped first."""
+def ended(yard: Yard) -> None:
     if (yard.root / ".layout/run/a.toml").exists():
         yard.run("stop", "a")
+
+
+def renewed(yard: Yard) -> None:
+    """Make all of it anew; first end what runs, of which nothing would be known afterwards."""
+    ended(yard)
+    yard.renew()
+
+
+def clean(yard: Yard, name: str) -> None:
+    """Put back what the last run may have changed; what runs is stopped first."""
     if name == "destroy":
-        yard.renew()
+        renewed(yard)
         return
+    ended(yard)
     if yard.mounts():
         clear_mounts(yard.root)
     t = yard.root / "t"
@@ -256,7 +266,7 @@ def test_no_swap_before_any_look_into_t_reaches_the_victim(whole: Yard, name: st
     for line in lines_of(name):
         words = line.replace("ROOT", str(whole.root)).replace("TOP", str(whole.top)).split()
         whole.run(*words)  # whatever the command imports is there for all that are forked
-        whole.renew()
+        renewed(whole)
         for swapped in swapped_of(name):
             for point in range(1, MOST):
                 clean(whole, name)
@@ -275,7 +285,7 @@ def test_no_swap_before_any_look_into_t_reaches_the_victim(whole: Yard, name: st
                 tally.points += 1
             else:
                 pytest.fail(f"{line}: more than {MOST} points")
-    whole.renew()
+    renewed(whole)
     assert tally.wins == 0
 
 
