@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def _host(tmp_path: Path) -> Iterator[Whole]:
     host.profile("cell", PROFILE)
     host.ok("ifconfig lo1 destroy; personality set interface em0 192.0.2.1; personality set pf enabled")
     host.write("pf.conf", PF_CONF)
-    host.ok("cp pf.conf /etc/pf.conf && pfctl -q -f /etc/pf.conf")
+    host.ok("cp pf.conf /etc/pf.conf && pfctl -q -f /etc/pf.conf; sysrc pf_enable=YES")
     yield host
     host.close()
 
@@ -110,9 +111,14 @@ def test_a_full_jail_from_init_to_destroy(host: Whole) -> None:
 
 def test_it_starts_at_boot_with_its_alias_and_its_rules(host: Whole) -> None:
     host.does("init", "--base", world(host), "cell")
-    host.ok("service jail start")
+    host.ok("reboot")
     assert (jailed(host), len(rules(host))) == (["cell"], 3)
+    assert "10.79.0.2" in host.ok("ifconfig lo1")
     assert host.codes("cell") == {"S2-world"}
+    # Without pf its rules cannot be loaded, and jail(8) does not start it.
+    host.ok("sysrc pf_enable=NO")
+    (found,) = [one for one in host.findings("cell") if one["code"] == "S2-rules"]
+    assert (found["severity"], "next boot" in found["found"]) == ("warning", True)
     host.ok("service jail stop")
     assert rules(host) == []
 
@@ -143,6 +149,8 @@ def test_what_is_not_as_planned_of_a_running_one_is_found(host: Whole) -> None:
 def test_an_sshd_of_the_host_on_every_address_is_warned_of(host: Whole) -> None:
     host.does("init", "--base", world(host), "cell")
     host.ok("mkdir -p /etc/ssh && echo 'Port 22' >/etc/ssh/sshd_config")
+    assert host.codes("cell") == {"S2-world"}, "it is not to start"
+    host.ok("sysrc sshd_enable=YES")
     assert host.codes("cell") == {"S2-world", "S2-sshd"}
     started = host.layout("start", "cell")
     assert started.code == 0
@@ -151,6 +159,16 @@ def test_an_sshd_of_the_host_on_every_address_is_warned_of(host: Whole) -> None:
     assert host.codes("cell") == {"S2-world"}
     host.ok("echo 'ListenAddress [::]:22' >>/etc/ssh/sshd_config")
     assert host.codes("cell") == {"S2-world", "S2-sshd"}
+    # What really listens counts, whatever its files say.
+    host.ok("sysrc sshd_enable=NO")
+    assert host.codes("cell") == {"S2-world"}
+    code = "import socket, time; s = socket.create_server(('', 22)); print('up', flush=True); time.sleep(600)"
+    host.write("listen.sh", f'ln -s {sys.executable} sshd; exec ./sshd -c "{code}"\n')
+    host.ok(
+        "sh listen.sh >up 2>&1 & echo $! >pid; timeout 30 sh -c 'until grep -q up up; do sleep 0.05; done'"
+    )
+    assert host.codes("cell") == {"S2-world", "S2-sshd"}
+    host.ok("kill $(cat pid)")
 
 
 def test_rules_that_pf_would_not_load_keep_the_jail_from_starting(host: Whole) -> None:

@@ -14,7 +14,7 @@ from layout.core.compare import Live, is_below, views
 from layout.core.errors import LayoutError, UsageError
 from layout.core.findings import Finding, error, warning
 from layout.core.kinds.full import listens_everywhere, render_unit
-from layout.core.model import Platform
+from layout.core.model import Boot, Platform
 from layout.core.redirect import routes
 from layout.host import hostfiles, locks, table
 from layout.host.site import running_platform
@@ -209,10 +209,21 @@ def _host_sshd(plan: JailPlan) -> Iterator[Finding]:
                     yield warning("S2-sshd", _SSHD, found, expected, hint)
                     return
         return
-    text = hostfiles.read_text(_SSHD)
-    if text is not None and listens_everywhere(text):
-        found = "no ListenAddress: the host's sshd listens on every address, the jail's too"
+    from layout.host.freebsd import listeners
+
+    if listeners.on_every_address("sshd", _SSH):
+        found = "the host's sshd listens on every address, the jail's too"
         yield warning("S2-sshd", _SSHD, found, expected, hint)
+    elif _is_on("sshd_enable") and listens_everywhere(hostfiles.read_text(_SSHD) or ""):
+        found = "no ListenAddress: once it starts, the host's sshd listens on every address, the jail's too"
+        yield warning("S2-sshd", _SSHD, found, expected, hint)
+
+
+def _is_on(variable: str) -> bool:
+    """Say whether the host's rc.conf(5) switches something on, as checkyesno of rc.subr(8) reads it."""
+    from layout.host.freebsd import rcconf
+
+    return rcconf.values([variable]).get(variable, "").lower() in {"yes", "true", "on", "1"}
 
 
 def _network_of_linux(context: Context, root: Dir, plan: JailPlan) -> Iterator[Finding]:
@@ -249,6 +260,9 @@ def _rules_of_freebsd(plan: JailPlan) -> Iterator[Finding]:
         yield error(
             "S2-rules", "pf", "disabled, or not there", expected, "sysrc pf_enable=YES; service pf start"
         )
+    elif plan.jail.boot is not Boot.NONE and not _is_on("pf_enable"):
+        lost = "not on: pf is here now and not after the next boot, when the jail would not start"
+        yield warning("S2-rules", "rc.conf: pf_enable", lost, "YES", "sysrc pf_enable=YES")
     anchor = packetfilter.anchor(plan.jail.name)
     planned = packetfilter.rules(plan)
     found = pf.translations(anchor)
