@@ -46,6 +46,7 @@ def mounts(
     wanted = {mount.target[len(top) :] or "/": mount for mount in planned}
     seen: dict[str, int] = {}
     visible: dict[str, MountPoint] = {}
+    foreign: set[str] = set()
     host = {found.dev for found in _of_host()}
     root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -62,9 +63,10 @@ def mounts(
                 and point.fstype not in _ANYWHERE
                 and _is_directory(root, point.target)
             ):
+                foreign.add(point.target)
                 yield where, f"a mount of {point.fstype}, {point.root}", "no mount but those of the plan"
         for target, point in visible.items():
-            if target not in wanted and (lacking := _lacking(point)):
+            if target not in wanted and target not in foreign and (lacking := _lacking(point)):
                 yield f"{target} of process {pid}", f"without {', '.join(lacking)}", "what its engine gave it"
         for inside, mount in wanted.items():
             found = _look(root, inside)
