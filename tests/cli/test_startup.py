@@ -27,6 +27,7 @@ OTHERS = {
     "layout.actions.selftest",
     "layout.actions.bases",
     "layout.core.attacks",
+    "layout.host.inside",
     "layout.host.linux.session",
     "layout.host.unpack",
 }

@@ -9,7 +9,6 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from layout.actions import probing
 from layout.actions.context import Context
 from layout.actions.kinds import design_of
 from layout.actions.kinds.design import Design
@@ -249,6 +248,8 @@ class JailScene:
     @cached_property
     def probed(self) -> list[Finding]:
         """What came of the probes: all attempts are made at once."""
+        from layout.actions import probing  # which most runs do not do
+
         self.scene.tell(f"probing {self.name}", 0, 0)
         context, live = self.scene.context, self.scene.live
         found, count = probing.probe(context, self.plan, live, self._channels())
