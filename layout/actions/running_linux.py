@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 
 from msgspec import structs
 
-from layout.actions import mounting, mounting_linux, network_linux, prepare_linux, running_unit
+from layout.actions import (
+    mounting,
+    mounting_linux,
+    network_linux,
+    prepare_linux,
+    running_unit,
+    standing_linux,
+)
 from layout.actions.coming_up import until_ready
 from layout.actions.context import Context
 from layout.actions.kinds import design_of
@@ -50,7 +57,7 @@ def start(
     mounting.require_platform(context.site)
     name = plan.jail.name
     with _state(context, plan) as (root, state):
-        record, found = _standing(context, state, plan)
+        record, found = standing_linux.standing(context, state, plan)
         if found is not None:
             return found
         if record is not None:
@@ -83,8 +90,8 @@ def start(
             private = plan.tables.jail if made is not None else ()
             found = _launch(context, state, plan, spec, record, connection, private)
         except BaseException:
-            _end(_read(state, name) or record, plan, signal.SIGKILL)
-            _take_away(context, state, plan, _read(state, name) or record)
+            _end(standing_linux.read(state, name) or record, plan, signal.SIGKILL)
+            _take_away(context, state, plan, standing_linux.read(state, name) or record)
             raise
         return found
 
@@ -110,7 +117,7 @@ def _start_unit(context: Context, state: Dir, plan: JailPlan) -> Running:
         with context.locked():
             mounting.mount(context.site, [plan])
         running_unit.launch(context, plan)
-        found = _look(context, record, plan)
+        found = standing_linux.look(context, record, plan)
         if found is None:
             raise LayoutError(name, "a service that ended at once", "one that goes on")
     except BaseException:
@@ -125,7 +132,7 @@ def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
     mounting.require_platform(context.site)
     name = plan.jail.name
     with _state(context, plan) as (_, state):
-        record, found = _standing(context, state, plan)
+        record, found = standing_linux.standing(context, state, plan)
         if record is None:
             return False
         ran = found is not None
@@ -135,15 +142,6 @@ def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
             tell(f"{name}: killed, it did not stop within {plan.jail.settings.service.stop_timeout} s")
         _take_away(context, state, plan, record)
         return ran
-
-
-def running(context: Context, plan: JailPlan) -> Running | None:
-    """Return how the jail stands; see layout.actions.running."""
-    try:
-        with context.open() as root, root.open(".layout") as state:
-            return _standing(context, state, plan)[1]
-    except FileNotFoundError:
-        return None
 
 
 def execute(context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
@@ -161,7 +159,7 @@ def inside(context: Context, plan: JailPlan) -> tuple[bool, int | None, bool]:
     A unit is among the host's.
     """
     with context.open() as root, root.open(".layout") as state:
-        record, found = _standing(context, state, plan)
+        record, found = standing_linux.standing(context, state, plan)
     if record is None or found is None:
         return False, None, True
     if record.process is None:
@@ -172,7 +170,7 @@ def inside(context: Context, plan: JailPlan) -> tuple[bool, int | None, bool]:
 def log_of(context: Context, plan: JailPlan) -> set[tuple[int, int]]:
     """Return device and inode of the log of a running jail, and of one that was moved away under it."""
     with context.open() as root, root.open(".layout") as state:
-        record = _read(state, plan.jail.name)
+        record = standing_linux.read(state, plan.jail.name)
         current = state.lstat(f"log/{plan.jail.name}.log")
     found = {(current.st_dev, current.st_ino)} if current is not None else set()
     if record is not None and record.process is not None:
@@ -183,10 +181,11 @@ def log_of(context: Context, plan: JailPlan) -> set[tuple[int, int]]:
 def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
     """Compare the service's process with the profile; see layout.actions.running."""
     with context.open() as root, root.open(".layout") as state:
-        record, found = _standing(context, state, plan)
+        record, found = standing_linux.standing(context, state, plan)
     if record is None or found is None:
         return []
-    daemon = _daemon(record.engine, record.process.pid) if record.process is not None else found.pid
+    own = record.process
+    daemon = found.pid if own is None else standing_linux.daemon(record.engine, own.pid)
     if daemon is None:
         return []
     service = plan.jail.settings.service
@@ -218,16 +217,11 @@ def _sources(context: Context, plan: JailPlan) -> dict[str, tuple[int, int]]:
 def leftovers(context: Context, plan: JailPlan) -> bool:
     """Take away what a crash left of a service that does not run; say whether there was something."""
     with _state(context, plan) as (_, state):
-        record, found = _standing(context, state, plan)
+        record, found = standing_linux.standing(context, state, plan)
         if record is None or found is not None:
             return False
         _take_away(context, state, plan, record, locked=True)
         return True
-
-
-def _daemon(engine: str, pid: int) -> int | None:
-    """Return the process that runs the service: the engine's own where it has become that."""
-    return pid if engine == direct.NAME else procs.daemon_of(pid)
 
 
 def _first(engine: str, pid: int) -> int | None:
@@ -252,13 +246,6 @@ def _state(context: Context, plan: JailPlan) -> Iterator[tuple[Dir, Dir]]:
         mounting.release_root(context.site)
 
 
-def _read(state: Dir, name: str) -> RunRecord | None:
-    try:
-        return records.read(state, f"run/{name}.toml", RunRecord)
-    except FileNotFoundError:
-        return None
-
-
 def _write(state: Dir, name: str, record: RunRecord) -> None:
     if state.lstat("run") is None:
         state.make_dir("run", 0o700)
@@ -267,33 +254,6 @@ def _write(state: Dir, name: str, record: RunRecord) -> None:
 
 def _is_mounted(plan: JailPlan) -> bool:
     return bool(Live(table.read()).at(plan.tables.jail[0].target))
-
-
-def _standing(context: Context, state: Dir, plan: JailPlan) -> tuple[RunRecord | None, Running | None]:
-    """Return the record of a jail's last run, and how the jail stands: by itself, or by a unit at boot."""
-    record = _read(state, plan.jail.name)
-    found = _look(context, record, plan) if record is not None else None
-    if found is None and (booted := running_unit.installed(plan)) is not None:
-        return booted, running_unit.look(booted)
-    return record, found
-
-
-def _look(context: Context, record: RunRecord, plan: JailPlan) -> Running | None:
-    """Return how a jail stands, from its engine's process."""
-    if record.unit:
-        return running_unit.look(record)
-    known = record.process
-    if known is None or not procs.lives(known):
-        return None
-    return Running(
-        record.engine,
-        record.grade,
-        pid=_daemon(record.engine, known.pid) or known.pid,
-        since=procs.since(known),
-        uptime=procs.uptime(known),
-        log=f"{context.site.root}/.layout/log/{plan.jail.name}.log",
-        notes=record.notes,
-    )
 
 
 def _launch(
@@ -342,7 +302,7 @@ def _launch(
             network_linux.connect(plan, connection, known.pid)
             prepared.go()
         _wait_until_ready(context, state, plan, known, begin, spec, opens)
-    found = _look(context, record, plan)
+    found = standing_linux.look(context, record, plan)
     if found is None:
         raise _ended(context, state, name, begin)
     return found
@@ -395,7 +355,7 @@ def _wait_until_ready(
         nonlocal tight, at_gate
         if not procs.lives(engine):
             raise _ended(context, state, name, begin)
-        pid = _daemon(spec.engine, engine.pid)
+        pid = standing_linux.daemon(spec.engine, engine.pid)
         if pid is not None and not tight:
             enter.forbid_programs(engine.pid, spec.tightened)
             if spec.limited:
@@ -438,7 +398,7 @@ def _end(record: RunRecord, plan: JailPlan, number: signal.Signals) -> bool:
         return True
     service = plan.jail.settings.service
     in_good_order = False
-    daemon = _daemon(record.engine, known.pid) if number != signal.SIGKILL else None
+    daemon = standing_linux.daemon(record.engine, known.pid) if number != signal.SIGKILL else None
     target = procs.identify(daemon) if daemon is not None else None
     if target == known and not procs.catches(known.pid, number):
         # As process 1 of its namespace it would not get it, and what it would do then is to end at once.

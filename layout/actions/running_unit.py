@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from layout.actions import prepare_linux, units_linux
-from layout.actions.coming_up import until_ready
-from layout.actions.context import Context
+from typing import TYPE_CHECKING
+
 from layout.core.errors import LayoutError
 from layout.core.model import JailPlan
 from layout.core.running import Running, RunRecord
 from layout.core.units import CLOSING, unit_name
 from layout.host import records
-from layout.host.linux import procs, readiness, systemd
+from layout.host.linux import procs, systemd
+
+if TYPE_CHECKING:
+    from layout.actions.context import Context
 
 _STEP = 0.1
 """Seconds between two questions to systemd."""
@@ -21,6 +23,10 @@ NOTE = "uid 0 of the jail is uid 0 of the host, without its capabilities (a unit
 
 def launch(context: Context, plan: JailPlan) -> None:
     """Install and start the unit, or start an administrator's; wait until it is ready. Raises LayoutError."""
+    from layout.actions import prepare_linux, units_linux
+    from layout.actions.coming_up import until_ready
+    from layout.host.linux import readiness
+
     unit = unit_name(plan.jail.name)
     if systemd.is_installed(unit):
         systemd.reload()

@@ -191,8 +191,13 @@ class Design:
 
     def running(self, context: Context, plan: JailPlan) -> Running | None:
         """Return how the jail stands."""
-        found: Running | None = _here().running(context, plan)
-        return found
+        if running_platform() is Platform.LINUX:
+            from layout.actions import standing_linux
+
+            return standing_linux.running(context, plan)
+        from layout.actions import running_freebsd
+
+        return running_freebsd.running(context, plan)
 
     def execute(self, context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
         """Run a command in the running jail; return its exit status."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
-from layout.actions import prepare_linux, running_linux
+from layout.actions import prepare_linux, standing_linux
 from layout.actions.context import Context
 from layout.core.errors import UsageError
 from layout.core.model import JailPlan
@@ -64,7 +64,7 @@ class OslessRun(prepare_linux.Decided):
 
 def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
     """Return where the running process is another user than planned."""
-    found = running_linux.running(context, plan)
+    found = standing_linux.running(context, plan)
     if found is None or found.pid is None:
         return []
     settings = plan.jail.settings.osless
