@@ -107,7 +107,7 @@ def _controls(aim: Aim, top: str, typing: str) -> _Raw:
     if typing:
         with played.at_terminal(lambda: programs.run(typing, [typing])) as terminal:
             terminal.heard(_END)
-            found[_TERMINAL] = _raw(worked=terminal.was_typed())
+            found[_TERMINAL] = frame.outcome(worked=terminal.was_typed())
     return found
 
 
@@ -182,13 +182,9 @@ def _typed(said: str, *, typed: bool) -> dict[str, Any]:
     match = re.search(f"^{_TYPED}([0-9]+)$", said, re.MULTILINE)
     status = int(match[1]) if match else 127
     if status in {126, 127}:
-        return _raw(untried=True, said="nothing here can type")
+        return frame.outcome(untried=True, said="nothing here can type")
     if status:
-        return _raw(errnos=(typist.error(status),))
-    return as_seen(_raw(worked=True, said="ioctl(2) with TIOCSTI"), typed, "the session's own terminal only")
-
-
-def _raw(
-    *, worked: bool = False, errnos: tuple[str, ...] = (), said: str = "", untried: bool = False
-) -> dict[str, Any]:
-    return {"worked": worked, "errnos": errnos, "said": said, "untried": untried}
+        return frame.outcome(errnos=(typist.error(status),))
+    return as_seen(
+        frame.outcome(worked=True, said="ioctl(2) with TIOCSTI"), typed, "the session's own terminal only"
+    )

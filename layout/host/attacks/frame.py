@@ -88,6 +88,13 @@ def each(attempts: Iterable[tuple[str, Callable[[], object]]]) -> str:
     return ", ".join(good)
 
 
+def outcome(
+    *, worked: bool = False, errnos: Iterable[str] = (), said: str = "", untried: bool = False
+) -> dict[str, Any]:
+    """Return what came of an attack, as layout.core.attacks judges it."""
+    return {"worked": worked, "errnos": list(errnos), "said": said, "untried": untried}
+
+
 def attempt(exploit: Exploit, aim: Aim, before: Callable[[], None] | None = None) -> dict[str, Any]:
     """Run one attack in a child; `before` prepares that. Returns worked, errnos, said, untried."""
     reading, writing = os.pipe()
@@ -112,7 +119,7 @@ def attempt(exploit: Exploit, aim: Aim, before: Callable[[], None] | None = None
             continue
     os.waitpid(pid, 0)
     if not data:
-        return {"worked": False, "errnos": [], "said": "no answer in time", "untried": True}
+        return outcome(said="no answer in time", untried=True)
     found: dict[str, Any] = json.loads(data)
     return found
 
@@ -132,7 +139,7 @@ def _answer(exploit: Exploit, aim: Aim, before: Callable[[], None] | None) -> di
         said, untried = str(why), True
     except Exception as error:
         said, untried = f"{type(error).__name__}: {error}", True
-    return {"worked": worked, "errnos": errnos, "said": said[:300], "untried": untried}
+    return outcome(worked=worked, errnos=errnos, said=said[:300], untried=untried)
 
 
 def _read(fd: int, seconds: float) -> bytes:

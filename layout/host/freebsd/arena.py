@@ -147,7 +147,10 @@ def attacked(
         try:
             attacks.attach(jid)
         except (OSError, frame.Untried) as why:
-            found = {one.id: _untried(f"the jail cannot be entered: {why}") for one in wanted}
+            found = {
+                one.id: frame.outcome(said=f"the jail cannot be entered: {why}", untried=True)
+                for one in wanted
+            }
         else:
             if variables is not None:
                 os.environ.clear()
@@ -164,10 +167,6 @@ def attacked(
     os.waitpid(pid, 0)
     found: dict[str, dict[str, Any]] = json.loads(text or "{}")
     return found
-
-
-def _untried(why: str) -> dict[str, Any]:
-    return {"worked": False, "errnos": [], "said": why, "untried": True}
 
 
 def controls(wanted: Sequence[Attack], aim: Aim, top: str, root: str) -> dict[str, dict[str, Any]]:

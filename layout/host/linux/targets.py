@@ -215,7 +215,7 @@ def host_user(target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
         return f"user {programs.OTHER} became {user}"
 
     if not os.path.exists(path):
-        missing = {"worked": False, "errnos": [], "said": "the jail could not make it", "untried": True}
+        missing = frame.outcome(said="the jail could not make it", untried=True)
         return missing, missing
     found = frame.attempt(ran, target.aim)
     opened = [os.path.dirname(path)]

@@ -64,4 +64,4 @@ def on_terminal(work: Callable[[], object]) -> tuple[str, bool]:
 def control(aim: frame.Aim) -> dict[str, Any]:
     """The control: the same on the administrator's own terminal, with all capabilities."""
     _, typed = on_terminal(lambda: session.terminal(aim))
-    return {"worked": typed, "errnos": [], "said": "", "untried": False}
+    return frame.outcome(worked=typed)
