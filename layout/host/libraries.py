@@ -14,7 +14,7 @@ from typing import assert_never
 
 from layout.core.errors import LayoutError
 from layout.host.elf import Elf, Script
-from layout.host.ldso import Found, Loaded, Root, Search
+from layout.host.ldso import Found, Loaded, Resolved, Root, Search
 
 __all__ = ["PATH", "Closure", "ClosureFile", "ClosureLink", "Missing", "library_closure"]
 
@@ -185,20 +185,21 @@ class _Builder:
                 source, str(error.strerror).lower(), "a file that was just read", "try again"
             ) from None
 
-    def _program(self, name: str, needs: _Needs, without: tuple[str, ...]) -> None:
-        for candidate in (name,) if name.startswith("/") else (f"{directory}/{name}" for directory in PATH):
+    def _find(self, name: str) -> tuple[str, Resolved]:
+        """Return a program's absolute name, and where that leads. Raises LayoutError."""
+        # An absolute name is that of a profile; the others are those of a base of the host's programs.
+        is_absolute = name.startswith("/")
+        for candidate in (name,) if is_absolute else (f"{directory}/{name}" for directory in PATH):
             here = self._root.resolve(candidate)
             if here is not None and stat.S_IFMT(self._root.mode(here.path)) == stat.S_IFREG:
-                break
-        else:
-            places = "a program" if name.startswith("/") else f"a program in {' '.join(PATH)}"
-            # An absolute name is that of a profile; the others are those of a base of the host's programs.
-            hint = (
-                "install it"
-                if name.startswith("/")
-                else "install it, or give --base a directory or an archive"
-            )
-            raise LayoutError(name, "nothing by that name", places, hint)
+                return candidate, here
+        if is_absolute:
+            raise LayoutError(name, "nothing by that name", "a program", "install it")
+        hint = "install it, or give --base a directory or an archive"
+        raise LayoutError(name, "nothing by that name", f"a program in {' '.join(PATH)}", hint)
+
+    def _program(self, name: str, needs: _Needs, without: tuple[str, ...]) -> None:
+        candidate, here = self._find(name)
         if here.path in needs.programs:
             return
         needs.programs.add(here.path)
