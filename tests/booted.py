@@ -81,8 +81,8 @@ exec env -i container=layout-tests PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin
     /lib/systemd/systemd --unit=multi-user.target --show-status=no --log-target=journal
 """
 _CLEAR = """\
-mount -n -t cgroup2 cgroup2 /sys/fs/cgroup
-find "/sys/fs/cgroup/$1" -depth -type d -exec rmdir {} +
+mount -n -t cgroup2 cgroup2 /sys/fs/cgroup || exit 0
+[ ! -d "/sys/fs/cgroup/$1" ] || find "/sys/fs/cgroup/$1" -depth -type d -exec rmdir {} +
 """
 
 
@@ -196,8 +196,9 @@ class Booted:
         """End whatever is left of it."""
         if self._unshare is not None:
             # With its process 1 everything in there ends before unshare(1) does.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid or self._unshare.pid, signal.SIGKILL)
+            if self._unshare.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid or self._unshare.pid, signal.SIGKILL)
             self._unshare.wait(_DEADLINE)
             self._unshare, self.pid = None, 0
             subprocess.run(["unshare", "--mount", "sh", "-euc", _CLEAR, "sh", self.group], check=True)
