@@ -80,8 +80,9 @@ def living_in(trees: Mapping[str, Iterable[str]], shared: str) -> dict[str, list
     """
     live = Live(table.read())
     named = [(path, name) for name, paths in trees.items() for path in paths]
-    places = {place: name for path, name in named if (place := live.place(path)) is not None}
     root_of_all = live.place(shared)
+    # Where a jail is mounted, its root is that of all: who has that alone, as a session, is in none of them.
+    places = {place: name for path, name in named if (place := live.place(path)) not in {None, root_of_all}}
     here = _namespace("self")
     tables: dict[str, Mapping[int, Place]] = {}
     found: dict[str, list[Holder]] = {}
