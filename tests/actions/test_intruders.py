@@ -115,7 +115,10 @@ def test_a_directory_of_the_host_among_the_mounts_of_an_engine_is_found(yard: Ya
         assert os.waitpid(forked.fork(put), 0)[1] == 0
         os.close(tree)
         # And without the options that the engine gave what was there.
-        assert {path for path, _ in intruders(yard)} == {where}
+        # As root of a user namespace, single nodes are mounts of their own, now out of sight below.
+        told = {path for path, _ in intruders(yard)}
+        assert where in told
+        assert {path for path in told if path != where and not path.startswith(f"{where}/")} == set()
 
 
 ENTERED = {
