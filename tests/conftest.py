@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -213,6 +214,21 @@ def _really_in_the_box() -> None:
     init = Path("/proc/1/cmdline").read_bytes().split(b"\0")
     assert init[1].endswith(b"/box"), "process 1 is not tests/box"
     assert os.statvfs("/").f_flag & os.ST_RDONLY, "/ is writable"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_mounted(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test has mounted in its directory goes with it: verify names only so many mounts of others."""
+    if not IN_BOX or "tmp_path" not in request.fixturenames:
+        yield
+        return
+    top = os.fspath(request.getfixturevalue("tmp_path").resolve())
+    yield
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        points = [re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), line.split(" ")[4]) for line in table]
+    left = [point for point in reversed(points) if point == top or point.startswith(f"{top}/")]
+    if left:
+        subprocess.run(["umount", "-n", "-l", *left], check=False, capture_output=True)
 
 
 @pytest.fixture(name="shared")
