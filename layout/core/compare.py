@@ -72,16 +72,23 @@ class Live:
         dev, inside = known
         return dev, f"{inside.rstrip('/')}/{name}"
 
-    def _containing(self, path: str) -> Place | None:
+    def under(self, path: str) -> MountPoint | None:
+        """Return the mount that an absolute path lies on, None when none is known."""
         here = path
         while True:
             mounts = self.at(here or "/")
             if mounts:
-                rest = path[len(here) :]
-                return mounts[-1].dev, f"{mounts[-1].root.rstrip('/')}{rest}"
+                return mounts[-1]
             if not here:
                 return None
             here = here.rpartition("/")[0]
+
+    def _containing(self, path: str) -> Place | None:
+        mount = self.under(path)
+        if mount is None:
+            return None
+        rest = path[len(mount.target.rstrip("/")) :]
+        return mount.dev, f"{mount.root.rstrip('/')}{rest}"
 
 
 def _reachable(mounts: Sequence[MountPoint]) -> Iterable[MountPoint]:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 from busybox_yard import eventually, processes
 from thin_yard import Daemon, thin_yard
-from yard import clear_mounts
+from yard import clear_mounts, mount, umount
 
+from layout.actions.verifying import directories, registry
 from layout.host import forked
 from layout.host.linux import syscalls
 
@@ -199,6 +200,39 @@ def test_verify_sees_what_was_changed_behind_its_back(yard: Yard) -> None:
     assert ("a", "T1-left", "error") in yard.verify("a")
     (yard.root / "j/a/left").unlink()
     assert yard.verify("a") == []
+
+
+def test_a_directory_of_the_host_that_all_users_reach_is_warned_of(
+    yard: Yard, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And only that: closed anywhere above, or on a file system without setuid files, it is nobody's way."""
+    log = daemon.top / "log"
+    finding = ("a", "S4-open", "warning")
+    way = [path for path in (log, *log.parents) if path.is_relative_to("/tmp/pytest")]
+    before = {path: path.stat().st_mode & 0o7777 for path in way}
+    assert yard.verify("a") == []
+    try:
+        for path in way:
+            path.chmod(0o755)
+        assert yard.verify("a") == yard.verify("--quick", "a") == [finding]
+        with monkeypatch.context() as patch:
+            others = tuple(check for check in registry.JAIL if check.look is not directories.closed)
+            patch.setattr(registry, "JAIL", others)
+            assert yard.verify("a") == []
+        log.chmod(0o750)
+        assert yard.verify("a") == []
+        log.chmod(0o755)
+        way[-1].chmod(0o700)
+        assert yard.verify("a") == []
+        way[-1].chmod(0o755)
+        mount("-o", "bind", log, log)
+        mount("-o", "remount,bind,nosuid", log)
+        assert yard.verify("a") == []
+        umount(log)
+        assert yard.verify("a") == [finding]
+    finally:
+        for path, mode in before.items():
+            path.chmod(mode)
 
 
 def remounted(pid: int, path: str, *, to_set: int = 0, clear: int = 0) -> None:

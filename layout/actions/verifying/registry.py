@@ -6,7 +6,18 @@ each of them finds a sabotage which is overlooked without it.
 
 from __future__ import annotations
 
-from layout.actions.verifying import autorun, entries, freebsd, host, mounts, probes, services, space, trees
+from layout.actions.verifying import (
+    autorun,
+    directories,
+    entries,
+    freebsd,
+    host,
+    mounts,
+    probes,
+    services,
+    space,
+    trees,
+)
 from layout.actions.verifying.scene import Check, JailScene, Scene, When
 
 HOST: tuple[Check[Scene], ...] = (
@@ -52,6 +63,7 @@ JAIL: tuple[Check[JailScene], ...] = (
     Check("S2", "W^X", mounts.writable_exec, ("S2-writable-exec",), here=True),
     Check("S1", "no other mount", mounts.unplanned, ("S1-extra",), here=True),
     Check("S4", "backing file system", mounts.backing, ("S4-backing",), here=True),
+    Check("S4", "directories of the host", directories.closed, ("S4-open",), here=True),
     Check("S3", "view unmounted", mounts.view, ("S3-view",), here=True),
     Check("S5", "entries", entries.missing, ("S5-missing",)),
     Check("S5", "links", entries.links, ("S5-link",)),
