@@ -189,12 +189,21 @@ def drift(context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
     if daemon is None:
         return []
     service = plan.jail.settings.service
-    return list(
+    account, told = None, []
+    if service.user:
+        try:
+            with context.open() as root:
+                place = design_of(plan.jail.kind).own(plan)
+                account = prepare_linux.account(root, plan.jail.name, service, place.etc)
+        except LayoutError as problem:
+            told.append((problem.path, problem.found, problem.expected))
+    return told + list(
         standing.drift(
             daemon,
             plan.tables.jail,
             service.capabilities,
             _sources(context, plan),
+            account=account,
             setuid=design_of(plan.jail.kind).is_world,
             by_unit=bool(record.unit),
         )

@@ -276,3 +276,46 @@ def test_who_lives_in_a_jail_without_a_record_is_found(yard: Yard) -> None:
         finally:
             aside.rename(record)
         assert yard.verify() == []
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
+@pytest.mark.parametrize(
+    ("grade", "engine"),
+    [pytest.param(g, *e.values, marks=e.marks) for g, e in zip(GRADES, ENGINES, strict=True)],
+)
+def test_a_service_that_is_another_user_than_its_profile_says_is_found(
+    yard: Yard, engine: str, grade: str
+) -> None:
+    give_setpriv(yard.root / "j/mroot")
+    as_web = GRADES[grade].replace("\n", '\nuser = "web"\n', 1)
+    with started(yard, grade, engine):
+        assert intruders(yard) == []
+        profile(yard, "default", as_web)
+        assert {found for _, found in intruders(yard)} == {"Uid 0", "Gid 0"}
+        profile(yard, "default", as_web.replace("web", "nosuch"))
+        assert [found for _, found in intruders(yard)] == ["no user nosuch"]
+        profile(yard, "default", as_web)
+        yard.ok("restart", "a", "--engine", engine)
+        assert intruders(yard) == []
+        # One of more groups, and another user: what the jail's own files say counts.
+        group = yard.root / "s/a/etc/group"
+        before = group.read_text()
+        try:
+            group.write_text(f"{before}more:x:90:web\n")
+            assert [found for _, found in intruders(yard)] == ["Groups none"]
+        finally:
+            group.write_text(before)
+        profile(yard, "default", as_web.replace("web", "nobody"))
+        assert {found for _, found in intruders(yard)} == {"Uid 80", "Gid 81", "Groups 81"}
+
+
+def give_setpriv(base: Path) -> None:
+    """Put setpriv(1) of the host, with its libraries, into the base."""
+    program = shutil.which("setpriv")
+    assert program is not None
+    libraries = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    paths = [word for word in libraries.split() if word.startswith("/")]
+    for path, place in ((program, "/usr/bin/setpriv"), *zip(paths, paths, strict=True)):
+        target = base / place[1:]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)

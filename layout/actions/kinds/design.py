@@ -215,6 +215,12 @@ class Design:
         """Linux: return user and group that a command in the jail is run as; None is its root."""
         return None
 
+    def own(self, plan: JailPlan) -> Own:
+        """Linux: return where the accounts and programs of a jail are, of a thin one while it runs."""
+        from layout.actions.prepare_linux import Own
+
+        return Own.shared(plan.jail.name)
+
     def prison(self, plan: JailPlan) -> str:
         """FreeBSD: return the name by which jail(8) knows it. Raises UsageError."""
         return plan.jail.name

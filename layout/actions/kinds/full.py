@@ -153,8 +153,13 @@ class FullDesign(Design):
         """With the accounts and programs of its world, and setuid ones that work."""
         from layout.actions import prepare_linux
 
-        world = own or prepare_linux.Own.world(plan.jail.name)
-        return prepare_linux.decide(context, root, plan, engine, world)
+        return prepare_linux.decide(context, root, plan, engine, own or self.own(plan))
+
+    def own(self, plan: JailPlan) -> Own:
+        """Return those of its world."""
+        from layout.actions.prepare_linux import Own
+
+        return Own.world(plan.jail.name)
 
     def start(self, context: Context, plan: JailPlan, tell: Tell, engine: str | None) -> Running:
         """Start it, and say what of the host is in the way."""

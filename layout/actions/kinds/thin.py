@@ -27,6 +27,7 @@ from layout.host.thin_closure import Wanted, thin_root
 if TYPE_CHECKING:
     from layout.actions.context import Context
     from layout.actions.manage import Managed
+    from layout.actions.prepare_linux import Own
     from layout.core.model import JailPlan, Mount
     from layout.core.running import Running
     from layout.host.beneath import Dir
@@ -202,15 +203,13 @@ class Thin(Design):
             live = self._living(context, plan)
             return thin_freebsd.start(context, live, tell, lambda state: provide(context, state, plan))
         from layout.actions import running_linux
-        from layout.actions.prepare_linux import Own
 
         if (engine or plan.jail.settings.service.engine) not in {"auto", "bwrap"}:
             raise UsageError("--engine", str(engine), "bwrap, for a thin jail")
 
         def made(root: Dir, state: Dir) -> tuple[JailPlan, Own]:
             live = provide(context, state, plan)
-            store = live.tables.jail[0].source.removeprefix(f"{context.site.root}/")
-            return live, Own(plan.jail.name, f"{store}/etc", store)
+            return live, self.own(live)
 
         return running_linux.start(context, self._living(context, plan), tell, "bwrap", made)
 
@@ -239,6 +238,14 @@ class Thin(Design):
     def execute(self, context: Context, plan: JailPlan, argv: tuple[str, ...]) -> int:
         """Run a program of the root in the jail; it has no others."""
         return super().execute(context, self._living(context, plan), argv)
+
+    def own(self, plan: JailPlan) -> Own:
+        """Return those of the root that it runs in, by the plan with that."""
+        from layout.actions.prepare_linux import Own
+
+        source, target = plan.tables.jail[0].source, plan.tables.jail[0].target
+        store = source.removeprefix(f"{target.removesuffix(f'/j/{plan.jail.name}')}/")
+        return Own(plan.jail.name, f"{store}/etc", store)
 
     def drift(self, context: Context, plan: JailPlan) -> list[tuple[str, str, str]]:
         """Return in what a running service has more than it should."""

@@ -114,29 +114,40 @@ def _is_directory(root: int, path: str) -> bool:
     return found is None or stat.S_ISDIR(found.st_mode)
 
 
-def processes(pid: int, capabilities: Iterable[str], *, setuid: bool) -> list[Told]:
+def processes(
+    pid: int, capabilities: Iterable[str], *, setuid: bool, starting: Iterable[str] = ()
+) -> list[Told]:
     """Return what processes of the jail of `pid` have that it does not, those of layout's own left out.
 
-    These give up what they bring within an instant: a process is told of that does not. Raises OSError.
+    These give up what they bring within an instant: a process is told of that does not. `starting`: what the
+    engine's process 1 of the jail has besides, to start the service with. Raises OSError.
     """
     allowed = process.capability_mask(name.upper() for name in capabilities)
+    first = allowed | process.capability_mask(name.upper() for name in starting)
     end = time.monotonic() + _PATIENCE
-    found = _intruders(pid, allowed, setuid=setuid)
+    found = _intruders(pid, allowed, first, setuid=setuid)
     while found and time.monotonic() < end:
         time.sleep(_STEP)
-        again = _intruders(pid, allowed, setuid=setuid)
+        again = _intruders(pid, allowed, first, setuid=setuid)
         found = {key: told for key, told in again.items() if key in found}
     return [told for several in found.values() for told in several]
 
 
-def _intruders(pid: int, allowed: int, *, setuid: bool) -> dict[object, list[Told]]:
+def _intruders(pid: int, allowed: int, first: int, *, setuid: bool) -> dict[object, list[Told]]:
     found: dict[object, list[Told]] = {}
     for number in procs.of_jail(pid):
         known = procs.identify(number)
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if number != pid and known is not None and (told := list(_more(number, pid, allowed, setuid))):
+            mask = first if _is_first(number, pid) else allowed
+            if number != pid and known is not None and (told := list(_more(number, pid, mask, setuid))):
                 found[known] = told
     return found
+
+
+def _is_first(number: int, pid: int) -> bool:
+    """Say whether a process is the parent of the service and number 1 of its jail: nobody else is both."""
+    is_parent = procs.status(pid).get("PPid") == str(number)
+    return is_parent and procs.namespace_pids(number)[-1:] == [1]
 
 
 def _more(number: int, pid: int, allowed: int, setuid: bool) -> Iterator[Told]:

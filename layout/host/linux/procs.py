@@ -181,6 +181,23 @@ def uid_map(pid: int) -> tuple[int, int, int] | None:
     return (int(words[0]), int(words[1]), int(words[2])) if len(words) == 3 else None
 
 
+def inside(pid: int, kind: str, numbers: list[str]) -> set[int | None]:
+    """Return users ("uid") or groups ("gid") of a process as its user namespace has them, None for no number.
+
+    A process of this one's namespace has the same numbers: its map would speak of the namespace above (see
+    user_namespaces(7)). Raises OSError.
+    """
+    known = {int(word) for word in numbers}
+    if namespace(pid, "user") == namespace("self", "user"):
+        return set(known)
+    text = _read(f"/proc/{pid}/{kind}_map")
+    ranges = [tuple(map(int, line.split())) for line in text.splitlines()]
+    return {
+        next((one - there + here for here, there, count in ranges if there <= one < there + count), None)
+        for one in known
+    }
+
+
 def mapped_ranges() -> set[tuple[int, int]]:
     """Return the users of this one's namespace that others map: first number and count of each range."""
     own = _read("/proc/self/uid_map")
