@@ -105,28 +105,27 @@ def _verified(
             expected = "root: nobody else sees all of it, or can enter a jail"
             raise LayoutError(context.site.root, f"user {os.geteuid()}", expected, privilege.AS_ROOT)
         scene = Scene(context, plans, root, state, live, quick=When.FULL not in wanted, tell=tell)
+        checks = [check for check in registry.JAIL if check.when in wanted]
         with scene.observer:
             for index, plan in enumerate(plans):
                 tell(f"looking at {plan.jail.name}", index, len(plans))
                 if index % _HELD == 0:
                     scene.observer.forget()
                 one = JailScene(scene, plan)
-                checks = [check for check in registry.JAIL if one.is_here or not check.here]
-                found = _made(checks, one, one.top, wanted)
+                found = _made([check for check in checks if one.is_here or not check.here], one, one.top)
                 jails[plan.jail.name] = [named(finding, plan.jail.name) for finding in found]
-            host = list(_made(registry.HOST, scene, context.site.root, wanted))
+            host = list(_made([c for c in registry.HOST if c.when in wanted], scene, context.site.root))
     return findings.report(host, dict(sorted(jails.items())), scene.checks, scene.probes)
 
 
-def _made(checks: Sequence[Check[S]], scene: S, path: str, wanted: frozenset[When]) -> Iterator[Finding]:
+def _made(checks: Sequence[Check[S]], scene: S, path: str) -> Iterator[Finding]:
     """Make checks. What one of them cannot look at is a finding, and the others are made all the same."""
     told: set[Finding] = set()
     for check in checks:
-        if check.when in wanted:
-            try:
-                yield from check.look(scene)
-            except (OSError, LayoutError) as problem:
-                finding = unseen(path, problem)
-                if finding not in told:  # several checks may need the same answer
-                    told.add(finding)
-                    yield finding
+        try:
+            yield from check.look(scene)
+        except (OSError, LayoutError) as problem:
+            finding = unseen(path, problem)
+            if finding not in told:  # several checks may need the same answer
+                told.add(finding)
+                yield finding

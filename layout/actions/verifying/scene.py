@@ -204,12 +204,12 @@ class JailScene:
         self.view = f"{scene.site.root}/manage/{self.name}"
         """Where a session sees it writable."""
 
-    @property
+    @cached_property
     def design(self) -> Design:
         """What its kind does in its own way."""
         return design_of(self.jail.kind)
 
-    @property
+    @cached_property
     def is_here(self) -> bool:
         """The jail is one for the platform that runs."""
         return self.jail.platform is running_platform()
