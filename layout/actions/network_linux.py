@@ -145,9 +145,15 @@ def drift(context: Context, root: Dir, plan: JailPlan) -> Iterator[tuple[str, st
             holder = veth.holder(address)
             if holder != link:
                 yield "S2-address", f"{link}: {address}", holder or "nobody with this address", link
+        if record.process is not None and veth.exists(link):
+            planned = veth.Link(link, gateways(network), network.own_words)
+            for path, found, expected in veth.differences(planned, record.process.pid):
+                yield "S2-address", path, found, expected
     else:
         for one in addresses.missing(network.interface, network.own_words):
             yield "S2-address", one, "no such address", "an address of the jail"
+        for path, found, expected in addresses.changed(record.addresses, network.own_words):
+            yield "S2-address", path, found, expected
     if network.apply != bool(record.table):
         found = f"rules {'applied' if record.table else 'not applied'}"
         yield "S2-rules", name, found, f"network.apply = {str(network.apply).lower()}"

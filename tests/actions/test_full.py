@@ -189,6 +189,10 @@ SABOTAGE = {
     "no table": ("nft delete table inet layout-cell", "S2-rules"),
     "nothing passed on": ("echo 0 >/proc/sys/net/ipv4/ip_forward", "S2-rules"),
     "no address": ("ip address del {gateway}/30 dev {link}", "S2-address"),
+    "another prefix": (
+        "ip address del {gateway}/30 dev {link}; ip address add {gateway}/29 dev {link}",
+        "S2-address",
+    ),
 }
 
 
@@ -202,8 +206,33 @@ def test_what_is_not_as_planned_of_a_running_jail_is_found(yard: Yard) -> None:
         subprocess.run("echo 1 >/proc/sys/net/ipv4/ip_forward", shell=True, check=True)
         yard.ok("restart", "cell")
         assert yard.verify("--quick", "cell") == [("cell", "S2-world", "warning")]
+    write_profile(yard.root, PROFILE.replace("/30", "/29"))
+    report = json.loads(yard.run("--json", "verify", "--quick", "cell").out)["jails"]["cell"]["findings"]
+    assert {
+        (one["path"], one["found"], one["expected"]) for one in report if one["code"] == "S2-address"
+    } == {
+        (f"{link}: {GATEWAY}", "prefix /30", f"{GATEWAY}/29"),
+        (f"eth0 in the jail: {JAIL}", "prefix /30", f"{JAIL}/29"),
+    }
     write_profile(yard.root, PROFILE.replace("apply = true", "apply = false"))
     assert ("cell", "S2-rules", "error") in yard.verify("--quick", "cell")
+
+
+def test_an_address_on_an_interface_of_the_host_has_the_prefix_of_the_profile(yard: Yard) -> None:
+    on_lo = PROFILE.replace(f'gateway = ["{GATEWAY}"]', 'interface = "lo"').replace("apply = true", "")
+    write_profile(yard.root, on_lo)
+    yard.ok("start", "cell")
+    assert ("cell", "S2-address", "error") not in yard.verify("--quick", "cell")
+    write_profile(yard.root, on_lo.replace("/30", "/29"))
+    assert ("cell", "S2-address", "error") in yard.verify("--quick", "cell")
+    yard.ok("restart", "cell")
+    assert ("cell", "S2-address", "error") not in yard.verify("--quick", "cell")
+    # And stop takes it away with whatever prefix it has by now.
+    script = f"ip address del {JAIL}/29 dev lo; ip address add {JAIL}/28 dev lo"
+    subprocess.run(script, shell=True, check=True)
+    assert ("cell", "S2-address", "error") in yard.verify("--quick", "cell")
+    yard.ok("stop", "cell")
+    assert JAIL not in subprocess.run(["ip", "address"], capture_output=True, text=True, check=True).stdout
 
 
 def test_a_second_view_of_the_world_and_a_weaker_mount_are_found(yard: Yard) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from layout.core.errors import LayoutError
 from layout.host import run
-from layout.host.linux import syscalls
+from layout.host.linux import addresses, syscalls
 
 INSIDE = "eth0"
 """The jail's end."""
@@ -53,7 +53,7 @@ def holder(address: str) -> str | None:
     """Return the host's interface that has an address, or None. Raises LayoutError."""
     wanted = ipaddress.ip_address(address)
     for one in _links():
-        if wanted in _addresses(one):
+        if wanted in {found.ip for found in addresses.of_link(one)}:
             return str(one.get("ifname"))
     return None
 
@@ -77,6 +77,27 @@ def connect(link: Link, pid: int) -> None:
         raise LayoutError(link.name, f"{len(there)} interfaces in the jail", "its loopback and its link")
 
 
+def differences(link: Link, pid: int) -> Iterator[tuple[str, str, str]]:
+    """Yield path, found and expected where an end of the link has not its addresses with their prefixes.
+
+    `pid` is a process in the jail's network. Raises LayoutError.
+    """
+    for name, wanted, links in (
+        (link.name, link.gateways, _links()),
+        (f"{INSIDE} in the jail", link.addresses, _links(pid)),
+    ):
+        have = {
+            one
+            for found in links
+            if found.get("ifname") == name.split()[0]
+            for one in addresses.of_link(found)
+        }
+        for one in map(ipaddress.ip_interface, wanted):
+            if one not in have:
+                other = [f"prefix /{is_.network.prefixlen}" for is_ in have if is_.ip == one.ip]
+                yield f"{name}: {one.ip}", ", ".join(sorted(other)) or "no such address", str(one)
+
+
 def remove(name: str) -> None:
     """Remove a link; one that is gone already, with its jail, is no error. Raises LayoutError."""
     if not exists(name):
@@ -87,9 +108,9 @@ def remove(name: str) -> None:
         raise LayoutError(name, f"still there: {done.stderr.strip()}", "no such interface")
 
 
-def _script(name: str, addresses: Sequence[str]) -> str:
+def _script(name: str, wanted: Sequence[str]) -> str:
     lines = [f"link set {name} up\n"]
-    for word in addresses:
+    for word in wanted:
         more = " nodad" if ipaddress.ip_interface(word).version == 6 else ""
         lines.append(f"address add {word} dev {name}{more}\n")
     return "".join(lines)
@@ -108,22 +129,13 @@ def _links(pid: int | None = None) -> list[dict[str, object]]:
     return [one for one in found if one]
 
 
-def _addresses(one: dict[str, object]) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    infos = one.get("addr_info")
-    return (
-        {ipaddress.ip_address(info["local"]) for info in infos if "local" in info}
-        if isinstance(infos, list)
-        else set()
-    )
-
-
-def _require(links: list[dict[str, object]], name: str, addresses: Sequence[str], what: str) -> None:
+def _require(links: list[dict[str, object]], name: str, wanted: Sequence[str], what: str) -> None:
     for one in links:
         if one.get("ifname") == name:
             flags = one.get("flags")
             if not isinstance(flags, list) or "UP" not in flags:
                 raise LayoutError(name, f"flags {flags}", f"{what}, up")
-            lacking = {ipaddress.ip_interface(word).ip for word in addresses} - _addresses(one)
+            lacking = {ipaddress.ip_interface(word) for word in wanted} - addresses.of_link(one)
             if lacking:
                 raise LayoutError(name, f"no address {', '.join(map(str, sorted(lacking, key=str)))}", what)
             return
