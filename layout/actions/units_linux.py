@@ -25,6 +25,11 @@ def nspawn(context: Context, plan: JailPlan) -> str:
     return units.render_nspawn(plan, host, user_namespace=bool(shift))
 
 
+def start_unit(context: Context, plan: JailPlan) -> str:
+    """Return the unit that starts and stops a jail by layout."""
+    return units.render_start_unit(plan.jail, context.site.root, command(context))
+
+
 def command(context: Context) -> tuple[str, ...]:
     """Return the command `layout` with its global options, the program by its absolute path."""
     program = run.which("layout")

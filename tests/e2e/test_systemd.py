@@ -63,6 +63,23 @@ description = "a test"
 [linux.confine]
 options = []
 """
+THIN = f"""
+kind = "thin"
+description = "a test"
+[linux.service]
+command = ["{BUSYBOX}", "httpd", "-f", "-p", "127.0.0.1:8081"]
+ready = {{ tcp = "127.0.0.1:8081", timeout = 30 }}
+"""
+OSLESS = f"""
+kind = "osless"
+description = "a test"
+[linux.osless]
+program = "{BUSYBOX}"
+path = "srv/bin/httpd"
+[linux.service]
+command = ["/srv/bin/httpd", "-f", "-p", "127.0.0.1:8082"]
+ready = {{ tcp = "127.0.0.1:8082", timeout = 30 }}
+"""
 ATTEMPTS = """\
 #!/bin/sh
 # Each is allowed to root without the drop-in, and changes nothing that is not there already.
@@ -111,7 +128,7 @@ def _host(tree: Path) -> Iterator[Booted]:
         with booted() as host:
             profiles = host.file("/etc/layout/profiles")
             profiles.mkdir(parents=True)
-            for name, text in (("a", WEB), ("cell", CELL), ("demo", DEMO)):
+            for name, text in (("a", WEB), ("cell", CELL), ("demo", DEMO), ("thin", THIN), ("lone", OSLESS)):
                 (profiles / f"{name}.toml").write_text(text)
             demo = host.state / "var/lib/demo"
             demo.mkdir()
@@ -313,7 +330,8 @@ def test_systemd_nspawn_keeps_a_jail_by_its_own_file(host: Booted) -> None:
 def test_all_of_it_is_there_after_a_boot(host: Booted) -> None:
     host.ok("init", "b", "--profile", "a", "--no-mount")
     host.ok("fstab", "--install")
-    for name in ("a", "cell"):
+    host.ok("init", "thin", "lone", "--no-mount")
+    for name in ("a", "cell", "thin", "lone"):
         install(host, f"layout-{name}.service", host.ok("render", "unit", name))
     host.ok("init", "demo", "--no-mount")
     host.reboot()
@@ -322,9 +340,11 @@ def test_all_of_it_is_there_after_a_boot(host: Booted) -> None:
     assert "jails" not in failed
     jails = json.loads(host.ok("--json", "status"))["jails"]
     engines = {name: jail["running"] and jail["running"]["engine"] for name, jail in jails.items()}
-    assert engines == {"a": "unit", "b": None, "cell": "nspawn", "demo": "systemd"}
+    own = {"thin": "bwrap", "lone": "direct"}
+    assert engines == {"a": "unit", "b": None, "cell": "nspawn", "demo": "systemd", **own}
     assert host.shown("jails-j-b-t.mount", "ActiveState") == ["active"], "by its own fstab-generator"
     # And b is mounted as planned.
+    assert findings(host, "thin", "lone") == []
     assert findings(host, "a", "b", "cell", "demo") == ["A6-outside", "S2-world", "S3-weak"]
     assert page(host) == "hello"
     answer = host.inside(BUSYBOX, "nc", "-w", "5", "10.79.1.2", "22").stdout
@@ -333,6 +353,9 @@ def test_all_of_it_is_there_after_a_boot(host: Booted) -> None:
     assert outcome(host) == {"refused"}
     # What systemd has started layout can stop and start, by the same unit.
     host.ok("stop", "a", "cell")
+    for name in own:
+        assert host.inside("systemctl", "stop", f"layout-{name}").returncode == 0
+        assert state(host, name) is None
     assert state(host, "a") is None
     assert host.shown("layout-a", "ActiveState") == ["inactive"]
     host.ok("start", "a", "--engine", "unit")

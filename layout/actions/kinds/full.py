@@ -13,7 +13,7 @@ from layout.core import packetfilter
 from layout.core.compare import Live, is_below, views
 from layout.core.errors import LayoutError, UsageError
 from layout.core.findings import Finding, error, warning
-from layout.core.kinds.full import listens_everywhere, render_unit
+from layout.core.kinds.full import listens_everywhere
 from layout.core.model import Boot, Platform
 from layout.core.redirect import routes
 from layout.host import hostfiles, locks, table
@@ -83,9 +83,9 @@ class FullDesign(Design):
         """On Linux a unit that starts the jail as `layout start` does, network and rules included."""
         if plan.jail.platform is not Platform.LINUX:
             return {}
-        from layout.actions.units_linux import command
+        from layout.actions import units_linux
 
-        return {"unit": lambda: render_unit(plan.jail, context.site.root, command(context))}
+        return {"unit": lambda: units_linux.start_unit(context, plan)}
 
     def rows(self, context: Context, plan: JailPlan) -> list[tuple[str, str]]:
         """Return what it was made from, where it is, and what leads there."""

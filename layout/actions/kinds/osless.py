@@ -111,9 +111,11 @@ class Osless(Design):
         return osless_update.recover(context, context.plan_jail(context.recorded(record)), state)
 
     def artefacts(self, context: Context, plan: JailPlan) -> dict[str, Callable[[], str]]:
-        """Return its rc.d script."""
+        """Return its rc.d script, on Linux a unit."""
         if plan.jail.platform is not Platform.FREEBSD:
-            return {}
+            from layout.actions import units_linux
+
+            return {"unit": lambda: units_linux.start_unit(context, plan)}
         from layout.actions.kinds import osless_freebsd
 
         return {"rc.d": lambda: osless_freebsd.script(context, plan)}

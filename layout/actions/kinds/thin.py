@@ -164,9 +164,11 @@ class Thin(Design):
         return len(thin_cache.collect(state)) + (before is not None)
 
     def artefacts(self, context: Context, plan: JailPlan) -> dict[str, Callable[[], str]]:
-        """Return what can be rendered: on FreeBSD, the script that runs it without layout."""
+        """Return what starts it at boot: on FreeBSD a script that needs no layout, on Linux a unit."""
         if plan.jail.platform is not Platform.FREEBSD:
-            return {}
+            from layout.actions import units_linux
+
+            return {"unit": lambda: units_linux.start_unit(context, plan)}
         from layout.actions.kinds import thin_freebsd
 
         live = _with_root(context, plan, thin_freebsd.script_tree(plan.jail.name))
