@@ -153,8 +153,8 @@ def test_who_only_looks_in_is_no_intruder(yard: Yard) -> None:
         while time.monotonic() - begun < 2:
             assert intruders(yard) == []
         for other in others:
-            other.communicate()
-            assert other.returncode == 0
+            said = other.communicate()
+            assert other.returncode == 0, said
 
 
 UNSHARE = "/bin/busybox unshare -U /bin/busybox true"
