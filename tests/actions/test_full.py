@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -406,3 +407,23 @@ def test_it_is_destroyed_whole_and_made_anew(yard: Yard) -> None:
     assert not (yard.root / "t/cell").exists()
     yard.ok("init", "--no-mount", "cell", "--base", yard.top / "busybox")
     assert json.loads(yard.ok("--json", "status", "cell"))["jails"]["cell"]["running"] is None
+
+
+@pytest.mark.parametrize("whom", ["daemon", "engine"])
+def test_the_rules_of_a_killed_service_are_told_of_and_the_next_start_works(
+    yard: Yard, client: Outside, whom: str
+) -> None:
+    yard.ok("start", "cell")
+    (table,) = tables()
+    running = json.loads(yard.ok("--json", "status", "cell"))["jails"]["cell"]["running"]
+    record = (yard.root / ".layout/run/cell.toml").read_text()
+    engine = int(record.partition("pid = ")[2].split()[0])
+    os.kill(running["pid"] if whom == "daemon" else engine, signal.SIGKILL)
+    assert eventually(lambda: not Path(f"/proc/{engine}/root").exists())
+    assert json.loads(yard.run("--json", "status", "cell").out)["jails"]["cell"]["running"] is None
+    report = json.loads(yard.run("--json", "verify", "--quick", "cell").out)["jails"]["cell"]["findings"]
+    (found,) = [one["found"] for one in report if one["code"] == "S5-service"]
+    assert found.endswith(f", with its rules: table {table}")
+    yard.ok("start", "cell")
+    assert client.ask(2222, say="echo") == "echo"
+    assert yard.verify("--quick", "cell") == [("cell", "S2-world", "warning")]

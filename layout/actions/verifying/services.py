@@ -13,8 +13,9 @@ from layout.core.errors import LayoutError
 from layout.core.findings import Finding, error, warning
 from layout.core.model import Platform
 from layout.core.plan import host_files
+from layout.core.running import RunRecord
 from layout.core.tables import hand_edited
-from layout.host import hostfiles
+from layout.host import hostfiles, records
 
 
 def session(scene: JailScene) -> Iterator[Finding]:
@@ -68,8 +69,17 @@ def ended(scene: JailScene) -> Iterator[Finding]:
     state = scene.scene.state
     if scene.running is None and state.lstat(path) is not None:
         hint = f"layout stop {scene.name}, or layout recover"
+        record = records.read(state, path, RunRecord)
         found = "what is left of a service that ended by itself"
+        if record is not None and record.table and _is_applied(record.table):
+            found += f", with its rules: table {record.table}"
         yield warning("S5-service", state.show(path), found, "a service that runs, or none", hint)
+
+
+def _is_applied(name: str) -> bool:
+    from layout.host.linux import nft
+
+    return nft.listed(name) is not None
 
 
 def confined(scene: JailScene) -> Iterator[Finding]:
