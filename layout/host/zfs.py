@@ -94,6 +94,20 @@ def set_readonly(dataset: Dataset, *, on: bool) -> None:
     check(dataset, readonly=on)
 
 
+def opened_by_hand(dataset: Dataset, command: str) -> str:
+    """Return what an administrator types to run a command that changes a read-only dataset."""
+    live = mounted(dataset)
+    mount = (
+        f"mount -o remount,bind,rw {dataset.mountpoint} && "
+        if live is not None and live.fstype == FUSE
+        else ""
+    )
+    on, off = (" ".join(zfs.change(dataset.name, "readonly", word)) for word in ("on", "off"))
+    # The flags of a mount that zfs-fuse does not see to are given back by `layout init`.
+    back = f"layout init {dataset.name.rpartition('/')[2]}" if mount else on
+    return f"{off} && {mount}{command}; {back}"
+
+
 def repair(dataset: Dataset) -> list[str]:
     """Set again what of a dataset is not as planned, and mount it; return what was done. Raises LayoutError.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -128,3 +130,43 @@ class Finger(Rooted):
         """Take everything away."""
         self.run("stop", NAME)
         clear_mounts(self.top)
+
+
+def move_program(jail: Finger) -> None:
+    """Give the program another place in the profile: init says so, does it, and verify has nothing to say."""
+    old, new = PROGRAM, "srv/new/fingerd"
+    jail.ok("start", NAME)
+    profile = jail.root / f"etc/profiles/{NAME}.toml"
+    before = profile.read_text(encoding="utf-8")
+    profile.write_text(before.replace(old, new), encoding="utf-8")
+    assert ("O2-program", "error", f"{jail.root}/s/{NAME}/{old}") in jail.findings(NAME)
+    planned = [line.split()[:2] for line in jail.ok("plan", NAME).splitlines()]
+    assert ["remove", f"{jail.root}/s/{NAME}/{old}"] in planned
+    jail.ok("init", NAME)
+    assert not (jail.root / "s" / NAME / old).exists()
+    jail.ok("restart", NAME)
+    assert finger("alice", 1079).startswith("fingerd one")
+    assert jail.codes() == set()
+    assert jail.ok("init", NAME).startswith("0 changes")
+    # And back, to where there are directories of it still.
+    profile.write_text(before, encoding="utf-8")
+    jail.ok("init", NAME)
+    jail.ok("restart", NAME)
+    assert jail.codes() == set()
+    jail.ok("stop", NAME)
+
+
+def remove_stranger(jail: Finger, opened: str = "true") -> None:
+    """Put a program into the tree, with `opened` run before; then type what verify gives as a hint."""
+    tree = jail.root / "s" / NAME
+    path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+    env = {**os.environ, "PATH": path, "LAYOUT_ROOT": str(jail.root)}
+    put = f"{opened} && cp {tree}/{PROGRAM} {tree}/etc/helper"
+    subprocess.run(["sh", "-c", put], env=env, check=True)
+    assert jail.run("init", NAME).code == 1, "it closes the tree, takes away nothing of others, and says so"
+    assert (tree / "etc/helper").exists()
+    report = json.loads(jail.run("--json", "verify", NAME).out)["jails"][NAME]["findings"]
+    (hint,) = {one["hint"] for one in report if one["severity"] == "error"}
+    subprocess.run(["sh", "-c", hint], env=env, check=True)
+    assert not (tree / "etc/helper").exists()
+    assert jail.codes() == set()

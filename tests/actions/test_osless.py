@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from busybox_yard import eventually, processes
 from net_yard import OUTSIDE, Outside
-from osless_yard import NAME, PROGRAM, Finger, finger, fingerd
+from osless_yard import NAME, PROGRAM, Finger, finger, fingerd, move_program, remove_stranger
 from yard import mount, mounts, umount
 
 if TYPE_CHECKING:
@@ -478,3 +478,13 @@ def test_umount_is_clean(jail: Finger) -> None:
     jail.ok("umount", NAME)
     assert mounts(jail.root) == []
     assert umount is not None
+
+
+def test_a_program_that_has_another_place_in_the_profile_by_now_is_taken_away_from_the_old_one(
+    jail: Finger,
+) -> None:
+    move_program(jail)
+
+
+def test_a_program_that_layout_has_not_put_there_stays_until_the_hint_is_typed(jail: Finger) -> None:
+    remove_stranger(jail)

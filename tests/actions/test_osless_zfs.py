@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from osless_yard import NAME, PROGRAM, Finger, finger, fingerd
+from osless_yard import NAME, PROGRAM, Finger, finger, fingerd, move_program, remove_stranger
 from yard import clear_mounts, mounts
 
 from tests.zfs_fuse import _pool, gone, zfs  # noqa: F401 - the fixture
@@ -196,3 +196,12 @@ def test_a_directory_that_is_there_already_is_not_hidden(pool: str, tmp_path: Pa
     (one.root / "etc/layout.toml").write_text('zfs = "lpool/nowhere"\n', encoding="utf-8")
     one.ok("destroy", NAME)
     assert "no such dataset" in one.fails("init", NAME)
+
+
+def test_the_old_program_of_a_read_only_dataset_is_taken_away_and_hints_work_there(
+    jail: Finger, pool: str
+) -> None:
+    move_program(jail)
+    tree = jail.root / "s" / NAME
+    remove_stranger(jail, f"zfs set readonly=off {pool}/s/{NAME} && mount -o remount,bind,rw {tree}")
+    assert properties(f"{pool}/s/{NAME}")["readonly"] == "on"

@@ -93,6 +93,7 @@ class Osless(Design):
         from layout.actions.kinds import osless_update
 
         count = osless_tree.forget(context.site, record.name) + osless_update.forget(state, record.name)
+        osless_tree.forget_place(state, record.name)
         if record.platform is running_platform() is Platform.FREEBSD:
             from layout.actions.kinds import osless_freebsd
 

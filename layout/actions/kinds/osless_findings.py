@@ -33,7 +33,7 @@ def findings(context: Context, root: Dir, plan: JailPlan, *, quick: bool) -> Ite
     yield from content(root, plan)
     yield from interrupted(root, plan)
     if not quick:
-        yield from strangers(root, plan)
+        yield from strangers(context, root, plan)
 
 
 def datasets(context: Context, plan: JailPlan) -> Iterator[Finding]:
@@ -84,24 +84,34 @@ def content(root: Dir, plan: JailPlan) -> Iterator[Finding]:
             yield error("O4-content", root.show(one.entry.path), found, expected, _INIT)
 
 
-def strangers(root: Dir, plan: JailPlan) -> Iterator[Finding]:
+def strangers(context: Context, root: Dir, plan: JailPlan) -> Iterator[Finding]:
     """O2, O3: nothing else can be executed or loaded, no shell, no library; and nothing is setuid."""
     only = osless.installed(plan.jail)
+    before = osless_tree.abandoned(root, plan.jail)
     try:
         top = root.open(f"s/{plan.jail.name}")
     except FileNotFoundError:
         return  # reported as missing already
+    dataset = osless_tree.half(plan.jail, context.site, "s")
+
+    def by_hand(command: str) -> str:
+        return command if dataset is None else zfs.opened_by_hand(dataset, command)
+
     with top:
         for path, found, head in _files(top, ""):
             where = root.show(f"s/{plan.jail.name}/{path}")
             if found.st_mode & 0o6000:
                 seen = f"mode {stat.S_IMODE(found.st_mode):04o}, user {found.st_uid}"
-                yield error("O3-setuid", where, seen, "no setuid or setgid file", f"chmod ug-s {where}")
+                yield error(
+                    "O3-setuid", where, seen, "no setuid or setgid file", by_hand(f"chmod ug-s {where}")
+                )
             if stat.S_ISLNK(found.st_mode) or f"s/{plan.jail.name}/{path}" == only:
                 continue
             what = _kind(path, found.st_mode, head)
             if what:
-                yield error("O2-program", where, what, "one static program and nothing else", f"rm {where}")
+                is_old = f"s/{plan.jail.name}/{path}" == before
+                hint = f"layout init {plan.jail.name}" if is_old else by_hand(f"rm {where}")
+                yield error("O2-program", where, what, "one static program and nothing else", hint)
 
 
 def _kind(path: str, mode: int, head: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -15,7 +16,7 @@ from layout.core.errors import LayoutError, UsageError, reason_of
 from layout.core.kinds import osless
 from layout.core.model import Directory, File, Jail, JailPlan, Site
 from layout.core.zfs import Dataset
-from layout.host import elf, hostfiles, zfs
+from layout.host import elf, hostfiles, records, zfs
 from layout.host.beneath import Dir, open_root
 
 LIMIT = 512 << 20
@@ -110,9 +111,50 @@ def _refuse_directory(dataset: Dataset, root: Dir | None) -> None:
         raise UsageError(dataset.mountpoint, f"a directory with {names[0]} in it", "an empty one", hint)
 
 
+class Placed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where `init` has put the program of a jail: .layout/osless/NAME.toml."""
+
+    path: str
+    """Below ROOT; "" for a program that is none of the tree's."""
+
+
+def _place(name: str) -> str:
+    return f".layout/osless/{name}.toml"
+
+
+def abandoned(root: Dir, jail: Jail) -> str:
+    """Return where a program lies that `init` has put there and the profile has elsewhere now; "" for none.
+
+    Raises LayoutError.
+    """
+    placed = records.read(root, _place(jail.name), Placed)
+    now = {osless.installed(jail), *(one.path for one in osless.content(jail))}
+    if placed is None or placed.path in now or not placed.path.startswith(f"s/{jail.name}/"):
+        return ""
+    there = root.lstat(placed.path)
+    return placed.path if there is not None and stat.S_ISREG(there.st_mode) else ""
+
+
+def _remember(root: Dir, jail: Jail) -> None:
+    """Write down where the program is. Raises LayoutError, OSError."""
+    placed = Placed(osless.installed(jail))
+    if records.read(root, _place(jail.name), Placed) != placed:
+        with contextlib.suppress(FileExistsError):
+            root.make_dir(".layout/osless", 0o700)
+        records.write(root, _place(jail.name), placed)
+
+
+def forget_place(state: Dir, name: str) -> None:
+    """Take away the record of where the program was."""
+    with contextlib.suppress(FileNotFoundError):
+        state.unlink(f"osless/{name}.toml")
+
+
 def steps(plan: JailPlan, site: Site, root: Dir | None) -> list[Step]:
     """Return what `make` would do."""
     found = []
+    if root is not None and (old := abandoned(root, plan.jail)):
+        found.append(Step("remove", f"{site.root}/{old}", "the program, which the profile has elsewhere now"))
     for dataset in osless.datasets(plan.jail, site):
         if not zfs.exists(dataset.name):
             words = data.create(dataset.name, dataset.properties)
@@ -136,7 +178,19 @@ def make(plan: JailPlan, site: Site) -> list[str]:
     done = _datasets(plan, site)
     # Opened only now: a ROOT from before it was bound on itself does not have the datasets in it.
     with open_root(site.root) as root:
-        return [*done, *_content(plan, site, root)]
+        done += [*_clear(plan, site, root), *_content(plan, site, root)]
+        _remember(root, plan.jail)
+        return done
+
+
+def _clear(plan: JailPlan, site: Site, root: Dir) -> list[str]:
+    """Take away the program from before the profile had another place for it."""
+    old = abandoned(root, plan.jail)
+    if not old:
+        return []
+    with writable(plan, site):
+        root.unlink(old)
+    return [f"{old}: removed"]
 
 
 def _content(plan: JailPlan, site: Site, root: Dir) -> list[str]:
