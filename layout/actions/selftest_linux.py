@@ -99,7 +99,7 @@ def _engine(context: Context, case: Case, engine: str) -> tuple[str, _Raw, tuple
         found, weaker = _attacked(context, case, engine)
     except LayoutError as error:
         return str(error), {}, (None, None)
-    _seen(found, "device-mode", targets.host_device_changed(), "the jail's own node only")
+    _null_seen(found, "the jail's own node only")
     return weaker or case.note, found, targets.host_user(case.target)
 
 
@@ -149,7 +149,7 @@ def _sessions(context: Context, cases: list[Case], token: str) -> Iterable[Place
             functools.partial(manage.manage, context, plan, words, SessionOptions(sealed=sealed)),
         )
         found = _answers(text)
-        _seen(found, "device-mode", targets.host_device_changed(), "the session's own node only")
+        _null_seen(found, "the session's own node only")
         _seen(found, "left-behind", targets.left_over(), "it ended with the session")
         said, typed = traps.on_terminal(
             functools.partial(manage.manage, context, plan, typing, SessionOptions(sealed=sealed))
@@ -157,7 +157,12 @@ def _sessions(context: Context, cases: list[Case], token: str) -> Iterable[Place
         found |= _answers(said)
         _seen(found, _TERMINAL, typed, "the session's own terminal only")
         results = [
-            judge(strict(one) if sealed else one, found.get(one.id), controls.get(one.id), token)
+            judge(
+                strict(one) if sealed and one in TRAPS else one,
+                found.get(one.id),
+                controls.get(one.id),
+                token,
+            )
             for one in (*TRAPS, *SESSION)
         ]
         note = "" if found else printable(text.strip()[-200:])
@@ -169,6 +174,13 @@ def _answers(text: str) -> dict[str, dict[str, Any]]:
     lines = [line[len(RESULT) :] for line in text.splitlines() if line.startswith(RESULT)]
     found: dict[str, dict[str, Any]] = json.loads(lines[-1]) if lines else {}
     return found
+
+
+def _null_seen(found: _Raw, otherwise: str) -> None:
+    """Have what the host sees of its /dev/null in the place of what the attacker believes."""
+    changed = targets.host_device_changed()
+    for name in ("device-mode", "standard-input"):
+        _seen(found, name, name in changed, otherwise)
 
 
 def _seen(found: _Raw, name: str, worked: bool, otherwise: str) -> None:

@@ -42,6 +42,13 @@ class Attack(msgspec.Struct, frozen=True):
 _NO = ("EPERM", "EACCES")
 
 ENGINE: tuple[Attack, ...] = (
+    # First: what a jail can do before layout has seen to it, it can do here.
+    Attack(
+        "own-namespace",
+        14,
+        "makes user and mount namespaces of his own and remounts there",
+        (*_NO, "ENOSPC", "EINVAL"),
+    ),
     Attack(
         "write-base",
         11,
@@ -58,18 +65,20 @@ ENGINE: tuple[Attack, ...] = (
         control="plain",
     ),
     Attack("remount", 13, "remounts / and /s writable, then writes", _NO),
-    Attack(
-        "own-namespace",
-        14,
-        "makes user and mount namespaces of his own and remounts there",
-        (*_NO, "ENOSPC", "EINVAL"),
-    ),
     Attack("handle", 15, "opens a file of s for writing by its handle, through the writable mount of t", _NO),
     Attack("device", 16, "makes a node of the host's first disk, or of /dev/zero, in t and opens it", _NO),
+    Attack(
+        "namespace-memory",
+        14,
+        "mounts memory in a namespace of his own and executes a program from it",
+        (*_NO, "ENOSPC", "EINVAL"),
+        control="plain",
+    ),
     Attack("execute", 18, "executes a program that he wrote to t", _NO),
     Attack("map-execute", 18, "maps a file of t executable, as a library is", _NO),
     Attack("setuid", 17, "runs a setuid file of t as another user", _NO),
     Attack("new-fifo", 20, "makes a FIFO and a socket in the shared base", ("EROFS", *_NO), control="plain"),
+    Attack("log", 18, "executes its log, or maps it executable, by descriptor 1", (*_NO, "ENOENT", "ENODEV")),
     Attack("chroot", 24, "escapes by a chroot(2) below his root", _NO, proof=True),
     Attack(
         "descriptor",
@@ -96,6 +105,25 @@ ENGINE: tuple[Attack, ...] = (
     ),
     Attack("device-mode", 34, "changes the mode of the host's /dev/null", ("EROFS", "ENOENT", *_NO)),
     Attack(
+        "standard-input",
+        33,
+        "changes the mode or the group of the host's /dev/null by descriptor 0",
+        ("EROFS", *_NO),
+    ),
+    Attack(
+        "keys",
+        34,
+        "reads, adds or changes keys of whoever started the jail (keyrings(7))",
+        ("ENOSYS", "ENOKEY", *_NO),
+        control="plain",
+    ),
+    Attack(
+        "core-limit",
+        34,
+        "raises its limit of core dumps, for which the host starts a program",
+        _NO,
+    ),
+    Attack(
         "setuid-file", 17, "sets the setuid bit on a file of t, which gives nobody anything", residue=True
     ),
     Attack(
@@ -108,6 +136,14 @@ ENGINE: tuple[Attack, ...] = (
     Attack("socket", 20, "connects to a socket that the administrator left in the shared base", residue=True),
     Attack(
         "flock", 20, "locks a file of the shared base, which other jails can see (flock(2))", residue=True
+    ),
+    Attack("log-mode", 33, "changes the mode of its log, a file of the host, by descriptor 1", residue=True),
+    Attack(
+        "abstract-socket",
+        34,
+        "connects to an abstract socket of the host, where it shares the host's network (unix(7))",
+        ("ECONNREFUSED", *_NO),
+        residue=True,
     ),
     Attack("lease", 20, "takes a lease on a file of the shared base (fcntl(2))", residue=True),
     # Last: where they work, nothing else finds what it is aimed at.
@@ -152,6 +188,8 @@ SESSION: tuple[Attack, ...] = tuple(
     in {
         "umount",
         "mount",
+        "own-namespace",
+        "namespace-memory",
         "handle",
         "device",
         "chroot",
@@ -162,6 +200,11 @@ SESSION: tuple[Attack, ...] = tuple(
         "ptrace",
         "kernel",
         "device-mode",
+        "standard-input",
+        "log",
+        "keys",
+        "core-limit",
+        "abstract-socket",
     }
 )
 """By a program that an administrator runs in a session: mroot and s are his to write, the host is not."""
@@ -231,6 +274,9 @@ def _judged(
             "residue" if attack.residue else "worked"
         ), said if not attack.proof else "read what only the host can read"
     errnos = [str(one) for one in raw.get("errnos", ())]
+    if (control or {}).get("errnos") == ["ENOSYS"] and errnos and {*errnos} <= {*attack.refusals}:
+        # With all capabilities, too: nothing that is started here has such a call.
+        return "blocked", f"{', '.join(errnos)}: this kernel has no such call"
     found = ", ".join(errnos) or said or "without success"
     strange = [one for one in errnos if one not in attack.refusals]
     if strange and not attack.residue:

@@ -9,8 +9,10 @@ from layout.core.attacks import ENGINE, HOST, SESSION, TRAPS, Attack, Verdict, c
 MUST = Attack("remount", 13, "remounts", ("EPERM",))
 MAY = Attack("memfd", 19, "executes memory", ("EACCES",), residue=True)
 PROOF = Attack("chroot", 24, "escapes", ("EPERM",), proof=True)
+KEYS = Attack("keys", 34, "reads keys", ("ENOSYS", "EPERM"))
 WORKED = {"worked": True, "errnos": [], "said": "done", "untried": False}
 REFUSED = {"worked": False, "errnos": ["EPERM"], "said": "", "untried": False}
+MISSING = REFUSED | {"errnos": ["ENOSYS"]}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,9 @@ REFUSED = {"worked": False, "errnos": ["EPERM"], "said": "", "untried": False}
         pytest.param(
             MUST, REFUSED | {"errnos": ["EPERM", "EIO"]}, WORKED, "odd", id="one other error of two"
         ),
+        pytest.param(KEYS, MISSING, MISSING, "blocked", id="the kernel has no such call"),
+        pytest.param(KEYS, MISSING, REFUSED, "not shown", id="the control has the call, and is refused"),
+        pytest.param(MUST, MISSING, MISSING, "odd", id="no such call, where there has to be one"),
         pytest.param(MUST, None, WORKED, "not run", id="no answer"),
         pytest.param(MUST, REFUSED | {"untried": True}, WORKED, "not run", id="it could not be tried"),
         pytest.param(MAY, WORKED, None, "residue", id="it works and may"),
@@ -55,5 +60,6 @@ def test_every_attack_has_a_name_of_its_own_and_says_how_it_may_be_refused() -> 
     assert all(
         one.refusals for one in (*ENGINE, *HOST, *TRAPS) if not one.residue and one.id != "left-behind"
     )
-    assert not any(one.residue for one in SESSION)
+    # A session shares the host's network, and what is in it.
+    assert {one.id for one in SESSION if one.residue} == {"abstract-socket"}
     assert not any(strict(one).residue for one in TRAPS)

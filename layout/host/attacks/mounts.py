@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
+from . import programs
 from .frame import Aim, Exploit, Refused, check, each, libc
 
 _MS_RDONLY_OFF = 0x20 | 0x1000
@@ -106,6 +107,32 @@ def own_namespace(aim: Aim) -> str:
     )
 
 
+def namespace_memory(aim: Aim) -> str:
+    def executed(flags: int) -> None:
+        user, group = os.geteuid(), os.getegid()
+        check(libc.unshare(flags), "unshare")
+        if flags & _NEW_USERS:
+            _be_root_of(user, group)
+        _mount(b"none", "/", None, _PRIVATE)
+        _mount(b"none", aim.t, b"tmpfs", 0)
+        path = programs.written(f"{aim.t}/program")
+        programs.run(path, programs.arguments(path))
+
+    return each(
+        (
+            ("of users and mounts", lambda: _in_child(lambda: executed(_NEW_USERS | _NEW_MOUNTS))),
+            ("of mounts", lambda: _in_child(lambda: executed(_NEW_MOUNTS))),
+        )
+    )
+
+
+def _be_root_of(user: int, group: int) -> None:
+    """Be root of a new user namespace: who is nobody there makes no file (user_namespaces(7))."""
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+
+
 def _in_child(work: Callable[[], None]) -> None:
     """Run `work` in a child, for what cannot be undone. Raises its OSError."""
     pid = os.fork()
@@ -182,6 +209,7 @@ EXPLOITS: dict[str, Exploit] = {
     "umount": umount,
     "mount": mount,
     "own-namespace": own_namespace,
+    "namespace-memory": namespace_memory,
     "handle": handle,
     "device": device,
 }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import os
 import platform
+import stat
 import struct
 import sys
 
-from .frame import Aim, Exploit, Refused, check, libc
+from .frame import Aim, Exploit, Refused, check, each, libc
 
 # geteuid(2), then exit(2) with what it gave: all that has to be seen of a program that ran.
 _CODE = {
@@ -153,6 +156,35 @@ def _map(fd: int, protection: int, flags: int) -> None:
         check(-1, "mmap")
 
 
+_LOG = "/proc/self/fd/1"
+
+
+def log(aim: Aim) -> str:
+    """The log holds no program: who may execute it is told that, and who may not, is not."""
+
+    def executed() -> None:
+        before = stat.S_IMODE(os.fstat(1).st_mode)
+        with contextlib.suppress(OSError):
+            os.fchmod(1, 0o755)
+        try:
+            run(_LOG, [_LOG])
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+        finally:
+            with contextlib.suppress(OSError):
+                os.fchmod(1, before)
+
+    return each((("execve", executed), ("mmap", lambda: mapped(os.open(_LOG, os.O_RDONLY | os.O_NONBLOCK)))))
+
+
+def log_mode(aim: Aim) -> str:
+    before = stat.S_IMODE(os.fstat(1).st_mode)
+    os.fchmod(1, 0o644)
+    os.fchmod(1, before)
+    return "fchmod(2) of descriptor 1"
+
+
 def setuid(aim: Aim) -> str:
     path = written(f"{aim.t}/setuid", 0o4755)
     os.chmod(aim.t, 0o755)
@@ -201,6 +233,8 @@ def anonymous(aim: Aim) -> str:
 EXPLOITS: dict[str, Exploit] = {
     "execute": execute,
     "map-execute": map_execute,
+    "log": log,
+    "log-mode": log_mode,
     "setuid": setuid,
     "setuid-file": setuid_file,
     "file-capability": file_capability,

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
+import socket
+import stat
 from collections.abc import Callable, Iterator
 
-from .frame import Aim, Exploit, Refused, check, libc
+from . import keyring
+from .frame import Aim, Exploit, Refused, check, each, libc
 
 _SEIZE = 0x4206
+_CORE, _INFINITY = 4, ctypes.c_ulong(-1).value
+"""RLIMIT_CORE and RLIM_INFINITY of getrlimit(2); the module resource is not in every base."""
 _KNOBS = (
     "/proc/sys/kernel/core_pattern",
     "/proc/sys/kernel/modprobe",
     "/proc/sysrq-trigger",
     "/sys/kernel/uevent_helper",
 )
+
+STICKY, GROUP = 0o1000, 1
+"""What a device has when its mode and its group were changed by a descriptor."""
+ABSTRACT = "\0layout-selftest"
+"""Name of a socket (unix(7)) in the host's network."""
 
 
 def _token(path: str, directory: int | None = None) -> str:
@@ -117,6 +128,31 @@ def device_mode(aim: Aim) -> str:
     return "/dev/null is 0600"
 
 
+def standard_input(aim: Aim) -> str:
+    """As `device_mode`: the host sees whether it was its own."""
+    mode = stat.S_IMODE(os.fstat(0).st_mode)
+    return each(
+        (("fchmod", lambda: os.fchmod(0, mode | STICKY)), ("fchown", lambda: os.fchown(0, -1, GROUP)))
+    )
+
+
+def core_limit(aim: Aim) -> str:
+    """For a limit of 1 the kernel starts no program, and for 0 it does."""
+    check(libc.setrlimit(_CORE, (ctypes.c_ulong * 2)(_INFINITY, _INFINITY)), "setrlimit")
+    return "no limit"
+
+
+def keys(aim: Aim) -> str:
+    return each(keyring.attempts())
+
+
+def abstract_socket(aim: Aim) -> str:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(ABSTRACT)
+        client.sendall(b"hello")
+    return f"@{ABSTRACT[1:]}"
+
+
 EXPLOITS: dict[str, Exploit] = {
     "chroot": chroot,
     "descriptor": descriptor,
@@ -126,4 +162,8 @@ EXPLOITS: dict[str, Exploit] = {
     "ptrace": ptrace,
     "kernel": kernel,
     "device-mode": device_mode,
+    "standard-input": standard_input,
+    "core-limit": core_limit,
+    "keys": keys,
+    "abstract-socket": abstract_socket,
 }

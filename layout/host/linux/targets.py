@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from layout.core.attacks import Attack
 from layout.host import played
-from layout.host.attacks import files, frame, known, programs, session
+from layout.host.attacks import files, frame, keyring, known, programs, reach, session
 from layout.host.attacks.frame import Aim
 from layout.host.linux import process, syscalls
 
@@ -34,7 +34,8 @@ NAME = "layout-victim"
 _OFTEN = 0.2
 _LEAKED = 200
 """Number from which on a descriptor is left open on purpose."""
-_NULL = stat.S_IFCHR | 0o666
+_LOG = f"{WORK}/log"
+"""Standard output of a control, as a service has its log."""
 _START = 'import sys; sys.path.insert(0, "{home}"); from attacks.frame import main; main()'
 
 
@@ -106,10 +107,17 @@ def outside(python: str) -> Iterator[tuple[Aim, str]]:
     opened = os.open(os.path.dirname(TOKEN), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     leaked = _duplicate(opened)
     os.close(opened)
+    with contextlib.suppress(OSError):  # where there are no keys, the control says so
+        keyring.plant()
     with contextlib.suppress(OSError):  # a number that no process of a jail has
         write("/proc/sys/kernel/ns_last_pid", "30000")
     try:
-        with played.beside(lambda: process.set_name(NAME.encode()), _OFTEN) as victim:
+        with (
+            played.beside(lambda: process.set_name(NAME.encode()), _OFTEN) as victim,
+            socket.socket(socket.AF_UNIX) as server,
+        ):
+            server.bind(reach.ABSTRACT)
+            server.listen(64)
             yield Aim(IN_BASE, IN_S, IN_T, victim, NAME, TOKEN, (python, "-S", "-E")), token
     finally:
         os.close(leaked)
@@ -147,17 +155,24 @@ def controls(attacks: Iterable[Attack], target: Target) -> dict[str, dict[str, A
             aim = target.aim._replace(base=f"{plain}/base", s=f"{plain}/s", t=f"{plain}/t")
             for top in aim[:3]:
                 files.fill(top)
-            found[attack.id] = frame.attempt(exploits[attack.id], aim)
+            before = _users_of_its_own if attack.id == "keys" else None
+            found[attack.id] = frame.attempt(exploits[attack.id], aim, before)
         else:
             found[attack.id] = frame.attempt(exploits[attack.id], target.aim, bare(target.trees))
         match attack.id:
-            case "device-mode":
-                found[attack.id]["worked"] = host_device_changed()
+            case "device-mode" | "standard-input":
+                found[attack.id]["worked"] = attack.id in host_device_changed()
             case "left-behind":
                 found[attack.id]["worked"] = left_over()
             case _:
                 pass
     return found
+
+
+def _users_of_its_own() -> None:
+    """Have the keyring of another user, for that of the host's root would be made."""
+    with contextlib.suppress(OSError):
+        syscalls.unshare(syscalls.CLONE_NEWUSER)
 
 
 def bare(trees: Iterable[Tree]) -> Callable[[], None]:
@@ -174,16 +189,25 @@ def bare(trees: Iterable[Tree]) -> Callable[[], None]:
             if tree.read_only:
                 flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY
                 syscalls.mount(b"none", where, None, flags)
+        # Descriptors as a service has them, and not those that layout itself was given.
+        os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
+        os.dup2(os.open(_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), 1)
         os.chroot(top)
         os.chdir("/")
 
     return enter
 
 
-def host_device_changed() -> bool:
-    """Say whether the mode of the sandbox's /dev/null was changed, and change it back."""
-    changed = os.stat("/dev/null").st_mode != _NULL
+def host_device_changed() -> set[str]:
+    """Return by which attacks the sandbox's /dev/null was changed, and change it back."""
+    found = os.stat("/dev/null")
+    changed = set()
+    if stat.S_IMODE(found.st_mode) & 0o777 != 0o666:
+        changed.add("device-mode")
+    if found.st_mode & reach.STICKY or found.st_gid == reach.GROUP:
+        changed.add("standard-input")
     if changed:
+        os.chown("/dev/null", -1, 0)
         os.chmod("/dev/null", 0o666)
     return changed
 
