@@ -58,7 +58,7 @@ class Facts(msgspec.Struct, frozen=True):
     config: tuple[str, ...] = ()
     """Directories of its configuration."""
     config_files: tuple[str, ...] = ()
-    """Files of it that lie beside those of others."""
+    """Files of it, and of data, that lie beside those of others."""
     config_writable: tuple[str, ...] = ()
     """Those that its user may write to."""
     state: tuple[str, ...] = ()
@@ -74,6 +74,8 @@ class Facts(msgspec.Struct, frozen=True):
     ports: tuple[str, ...] = ()
     unit: str = ""
     """The host's unit or rc script for it."""
+    socket: str = ""
+    """The host's unit that gives it the sockets that it listens on."""
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -173,6 +175,8 @@ def _notes(facts: Facts, kind: Kind) -> tuple[str, ...]:
     notes = [f"package: {facts.package}" if facts.package else "no package has this file"]
     if facts.unit:
         notes.append(f"the host starts it by {facts.unit}: stop that before the jail is started")
+    if facts.socket:
+        notes.append(f"{facts.socket} gives it its sockets, which a jail has not: let it open its own")
     if facts.setuid:
         notes.append("it is setuid or setgid: that does not work in a jail")
     # What serves a port that is known may leave the listening to a library, as named(8) does.

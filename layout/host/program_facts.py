@@ -26,7 +26,8 @@ from layout.host.run import run, which
 _LARGEST = 256 << 20
 """Bytes of a file that are searched for strings."""
 _PATH = re.compile(
-    rb"(?<![\x21-\x7e])/(?:etc|var|run|usr/local/etc|usr/local/var|dev|bin|sbin|usr/s?bin|usr/libexec|usr/lib)"
+    rb"(?<![\x21-\x7e])/(?:etc|var|run|usr/local/etc|usr/local/var|dev|bin|sbin|usr/s?bin|usr/libexec|usr/lib"
+    rb"|usr/share|usr/local/share)"
     rb"/[A-Za-z0-9_./+@-]{1,200}(?![\x21-\x7e])"
 )
 _DEVICE = re.compile(
@@ -72,6 +73,8 @@ class _Started:
     user: str = ""
     run: list[str] = field(default_factory=list)
     state: list[str] = field(default_factory=list)
+    socket: str = ""
+    """The unit that gives it its sockets."""
 
 
 def facts_of(program: str, platform: Platform, root: str = "/") -> Facts:
@@ -118,6 +121,7 @@ def facts_of(program: str, platform: Platform, root: str = "/") -> Facts:
         user=user,
         ports=known.ports,
         unit=started.by,
+        socket=started.socket,
     )
 
 
@@ -213,9 +217,13 @@ def _config_files(tree: Root, paths: Iterable[str]) -> tuple[str, ...]:
     found = []
     for path in paths:
         directory, name = os.path.split(path)
-        if directory in {"/etc", "/usr/local/etc"} and name not in _SHARED_FILES:
+        is_etc = directory in {"/etc", "/usr/local/etc"} and name not in _SHARED_FILES
+        # What is executable there is a program, which is told of elsewhere.
+        unwanted = 0 if is_etc else 0o111
+        if is_etc or path.startswith(("/usr/share/", "/usr/local/share/")):
             here = tree.resolve(path)
-            if here is not None and stat.S_ISREG(tree.mode(here.path)):
+            mode = tree.mode(here.path) if here is not None else 0
+            if stat.S_ISREG(mode) and not mode & unwanted:
                 found.append(path)
     return tuple(found)
 
@@ -347,6 +355,8 @@ def _started(tree: Root, paths: set[str], platform: Platform) -> _Started:
                 if any(path in text for path in paths):
                     found = _unit(tree, name, text, paths)
                     if found is not None:
+                        socket = f"{name.removesuffix('.service')}.socket"
+                        found.socket = socket if socket in tree.names(directory) else ""
                         return found
         return _Started()
     for directory in ("/usr/local/etc/rc.d", "/etc/rc.d"):

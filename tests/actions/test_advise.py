@@ -99,12 +99,17 @@ def _origin(tmp_path: Path) -> Path:
     compile_("-shared", "-fPIC", "-nostdlib", "-o", top / "usr/lib/app/plug.so", text=ANSWER)
     text = """
 int dlopen(void) { return 0; } int setuid(void) { return 0; } int listen(void) { return 0; }
-const char *paths[] = { "/etc/app/app.conf", "/run/app/pid", "/etc/appd.conf", "/var/log/app/log" };
+const char *paths[] = { "/etc/app/app.conf", "/run/app/pid", "/etc/appd.conf", "/var/log/app/log",
+  "/usr/share/app/table", "/usr/share/app/script", "/usr/share/app/nosuch", "/usr/share/app" };
 void _start(void) { for (;;); }
 """
     compile_("-shared", "-fPIC", "-nostdlib", "-w", "-o", top / "usr/sbin/appd", text=text)
     (top / "usr/sbin/appd").chmod(0o755)
     (top / "etc/appd.conf").write_text("")
+    (top / "usr/share/app").mkdir(parents=True)
+    (top / "usr/share/app/table").write_text("")
+    (top / "usr/share/app/script").write_text("")
+    (top / "usr/share/app/script").chmod(0o755)
     (top / "etc/passwd").write_text("root:x:0:0:::\nappuser:x:77:77:::\n")
     (top / "etc/group").write_text("root:x:0:\nappuser:x:77:\n")
     (top / "etc/default/appd").write_text('# options\nOPTIONS="-f --level 3"\n')
@@ -122,8 +127,11 @@ def test_the_package_and_the_unit_say_what_a_daemon_needs(origin: Path) -> None:
     facts = facts_of("/usr/sbin/appd", Platform.LINUX, str(origin))
     assert facts.package == "app"
     assert facts.command == ("/usr/sbin/appd", "-n", "-f", "--level", "3")
-    assert (facts.user, facts.unit) == ("appuser", "appd.service")
-    assert (facts.config, facts.config_files) == (("/etc/app",), ("/etc/appd.conf",))
+    assert (facts.user, facts.unit, facts.socket) == ("appuser", "appd.service", "")
+    (origin / "lib/systemd/system/appd.socket").write_text("[Socket]\nListenStream=79\n")
+    said = advise(facts_of("/usr/sbin/appd", Platform.LINUX, str(origin)))
+    assert any("appd.socket gives it its sockets" in one for one in said.notes)
+    assert (facts.config, facts.config_files) == (("/etc/app",), ("/etc/appd.conf", "/usr/share/app/table"))
     assert facts.state == ("/var/lib/app", "/var/log/app")
     assert (facts.run, facts.modules) == (("app",), ("/usr/lib/app/*.so",))
     assert {"dlopen", "setuid", "listen"} <= facts.names
