@@ -356,7 +356,9 @@ def _started(tree: Root, paths: set[str], platform: Platform) -> _Started:
                     found = _unit(tree, name, text, paths)
                     if found is not None:
                         socket = f"{name.removesuffix('.service')}.socket"
-                        found.socket = socket if socket in tree.names(directory) else ""
+                        # One that the unit does not ask for is another way to start it, as ssh.socket.
+                        needs = rf"^(?:Requires|BindsTo|Sockets)=(?:.*\s)?{re.escape(socket)}(?:\s|$)"
+                        found.socket = socket if re.search(needs, text, re.MULTILINE) else ""
                         return found
         return _Started()
     for directory in ("/usr/local/etc/rc.d", "/etc/rc.d"):

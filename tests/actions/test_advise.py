@@ -128,7 +128,10 @@ def test_the_package_and_the_unit_say_what_a_daemon_needs(origin: Path) -> None:
     assert facts.package == "app"
     assert facts.command == ("/usr/sbin/appd", "-n", "-f", "--level", "3")
     assert (facts.user, facts.unit, facts.socket) == ("appuser", "appd.service", "")
-    (origin / "lib/systemd/system/appd.socket").write_text("[Socket]\nListenStream=79\n")
+    unit = origin / "lib/systemd/system/appd.service"
+    unit.with_suffix(".socket").write_text("[Socket]\nListenStream=79\n")
+    assert facts_of("/usr/sbin/appd", Platform.LINUX, str(origin)).socket == "", "another way to start it"
+    unit.write_text(f"[Unit]\nRequires=x.target appd.socket\n{unit.read_text()}")
     said = advise(facts_of("/usr/sbin/appd", Platform.LINUX, str(origin)))
     assert any("appd.socket gives it its sockets" in one for one in said.notes)
     assert (facts.config, facts.config_files) == (("/etc/app",), ("/etc/appd.conf", "/usr/share/app/table"))
