@@ -29,8 +29,9 @@ DEFAULT_ON = ("set_hostname", "read_msgbuf", "unprivileged_proc_debug")
 DEFAULT_OFF = ("raw_sockets", "chflags", "mount", "quotas", "socket_af", "mlock", "nfsd")
 """What a jail has only when it is given: nothing writes that down, but verify looks."""
 
-START = "/bin/sh /etc/rc"
-STOP = "/bin/sh /etc/rc.shutdown jail"
+# rc.d/jail gives them the host's /dev/null, whose mode root of the jail could change by the descriptor.
+START = "/bin/sh /etc/rc </dev/null"
+STOP = "/bin/sh /etc/rc.shutdown jail </dev/null"
 
 # What jail(8) hands to /bin/sh; everything else it splits at blanks and runs (usr.sbin/jail/command.c).
 _META = frozenset("!\"$&'()*;<>?[\\]`{|}~")

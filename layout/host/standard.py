@@ -140,8 +140,11 @@ def lend(name: str, terminal: bool | None, relay: Relay, lent: contextlib.ExitSt
 
 
 def _device(path: str, flags: int) -> int:
-    """Open a device of a jail, whose root may have put a FIFO there: it is not waited for. Raises OSError."""
-    own = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    """Open a device of a jail, whose root may have put something else there. Raises OSError.
+
+    A FIFO is not waited for, and a link, which on FreeBSD would lead to a file of the host, is not followed.
+    """
+    own = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     if not stat.S_ISCHR(os.fstat(own).st_mode):
         os.close(own)
         raise OSError(errno.ENODEV, "no device", path)

@@ -71,8 +71,8 @@ def test_a_strict_jail_takes_the_file(site: Site) -> None:
     found = read(jailconf.render(make(site), site))
     assert found["path"] == [f"{site.root}/j/ldap"]
     assert found["mount.fstab"] == [f"{site.etc}/fstab.d/ldap.fstab"]
-    assert found["exec.start"] == ["/bin/sh /etc/rc"]
-    assert found["exec.stop"] == ["/bin/sh /etc/rc.shutdown jail"]
+    assert found["exec.start"] == ["/bin/sh /etc/rc </dev/null"]
+    assert found["exec.stop"] == ["/bin/sh /etc/rc.shutdown jail </dev/null"]
     assert found["children.max"] == ["0"]
     assert found["allow.set_hostname"] == ["false"]
     assert found["host.hostname"] == ["ldap"]
