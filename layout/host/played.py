@@ -84,11 +84,12 @@ class Terminal:
 
     def heard(self, seconds: float, until: str = "") -> str:
         """Return what is printed until a line begins with `until`, the end of the work, or in this time."""
-        data = ""
+        data, raw = "", b""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if select.select([self._master], [], [], _STEP)[0]:
-                data += os.read(self._master, 65536).decode("utf-8", "replace").replace("\r\n", "\n")
+                raw += os.read(self._master, 65536)  # which may end within a character, or an end of line
+                data = raw.decode("utf-8", "replace").replace("\r\n", "\n")
             elif self._ended:
                 break
             elif os.waitpid(self._pid, os.WNOHANG)[0]:

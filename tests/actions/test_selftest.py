@@ -204,7 +204,7 @@ def test_a_selftest_that_is_killed_leaves_nothing(how: signal.Signals) -> None:
         # A service, below an engine, below what starts that, in the sandbox, of a process that waits for it.
         assert eventually(lambda: child.poll() is not None or len(processes() - before) > 6)
         child.send_signal(how)
-        assert child.wait() == (130 if how == signal.SIGINT else -how)
+        assert child.wait(60) == (130 if how == signal.SIGINT else -how)
     assert eventually(lambda: processes() - before == set())
     assert mounts() == table
 
@@ -247,7 +247,7 @@ def test_a_checkout_below_tmp_is_seen_in_the_sandbox(tmp_path: Path) -> None:
         shutil.copytree(top / name, tmp_path / name)
     text = f"""
 import os
-from layout.host.linux import devices, logs, namespaces_filter, process, sandbox
+from layout.host.linux import sandbox
 def seen():
     return repr(sorted(os.listdir({str(tmp_path)!r}))).encode()
 print(sandbox.run(seen, 20, user_namespace=False).decode())

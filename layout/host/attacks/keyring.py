@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 
 from .frame import check, libc
 
-_ADD, _CONTROL = {"x86_64": (248, 250)}.get(platform.machine(), (217, 219))
+_CALLS = {"x86_64": 248, "i686": 286, "armv7l": 309, "ppc64le": 269, "s390x": 278}
+_ADD = _CALLS.get(platform.machine(), 217)
+_CONTROL = _ADD + 2
 _SESSION, _USER = -3, -4
 _JOIN, _UPDATE, _LINK, _SEARCH, _READ = 1, 2, 8, 10, 11
 _TYPE, _NAME = b"user", b"layout-selftest"

@@ -1,7 +1,7 @@
 """What an administrator does in a session, while root of the jail has planted something in t for that.
 
 Each function stands in for the ordinary program and looks where that would: variables of the session first,
-then the built-in aim. It has worked for the attacker when a planted script ran, a planted library was
+then the built-in place. It has worked for the attacker when a planted script ran, a planted library was
 loaded, or a file of s is not what the administrator made it.
 """
 

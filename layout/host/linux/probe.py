@@ -244,17 +244,17 @@ def held_outside(pid: int, logs: Collection[tuple[int, int]]) -> tuple[list[Atte
         looked += 1
         for what in held:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it is gone
-                if is_what := _outside(f"/proc/{number}", what, known, disks, logs):
+                if is_what := _outside(number, what, known, disks, logs):
                     outcome = f"{is_what} as {what}"
                     found.append(Attempt("A6", "descriptor", f"process {number}", "/", outcome))
     return found, looked
 
 
 def _outside(
-    process_: str, what: str, ids: set[int], disks: set[int], logs: Collection[tuple[int, int]]
+    number: int, what: str, ids: set[int], disks: set[int], logs: Collection[tuple[int, int]]
 ) -> str:
     """Say what of the outside a link of /proc leads to, "" for nothing. Raises OSError."""
-    path = f"{process_}/{what}"
+    path = f"/proc/{number}/{what}"
     found = os.stat(path)
     match stat.S_IFMT(found.st_mode):
         case stat.S_IFBLK:
@@ -265,7 +265,8 @@ def _outside(
             # Memory (memfd_create(2)) is on no mount either, but on no file system of the host's.
             if found.st_dev not in disks or (found.st_dev, found.st_ino) in logs or _mount_of(path) in ids:
                 return ""
-            return "a file outside, open for writing," if _is_writable(process_, what) else ""
+            flags = procs.flags_of(number, what.removeprefix("fd/"))
+            return "" if flags & os.O_ACCMODE == os.O_RDONLY else "a file outside, open for writing,"
         case _:
             return ""
 
@@ -276,10 +277,3 @@ def _mount_of(path: str) -> int:
         return syscalls.statx_mount_id(fd)
     finally:
         os.close(fd)
-
-
-def _is_writable(process_: str, what: str) -> bool:
-    """Say whether a descriptor was opened for writing, by proc_pid_fdinfo(5)."""
-    text = table.read_bytes(f"{process_}/{what.replace('fd/', 'fdinfo/')}").decode("ascii", "replace")
-    flags = next((line.split()[1] for line in text.splitlines() if line.startswith("flags:")), "2")
-    return int(flags, 8) & os.O_ACCMODE != os.O_RDONLY

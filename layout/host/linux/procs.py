@@ -154,6 +154,12 @@ def output_of(pid: int) -> set[tuple[int, int]]:
     return found
 
 
+def flags_of(pid: int, fd: str) -> int:
+    """Return the flags that a descriptor was opened with, by proc_pid_fdinfo(5). Raises OSError."""
+    lines = _read(f"/proc/{pid}/fdinfo/{fd}").splitlines()
+    return next((int(line.split()[1], 8) for line in lines if line.startswith(b"flags:")), os.O_RDWR)
+
+
 def namespace(pid: int | str, kind: str) -> str:
     """Return the identity of a namespace, such as 'mnt:[4026531840]'. Raises OSError."""
     return os.readlink(f"/proc/{pid}/ns/{kind}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -46,14 +47,15 @@ def drift(
     if namespaces_filter.is_known() and status.get("Seccomp") == "0":
         yield f"process {pid}", "Seccomp 0", "no user namespaces, no keys: Seccomp 2"
     if account is not None:
-        yield from _another_user(pid, account, frozenset(capabilities))
+        with _unless_ended(pid):
+            yield from _another_user(pid, account, frozenset(capabilities))
     try:
         found = mountinfo.parse(table.read_bytes(f"/proc/{pid}/mountinfo"))
     except (LayoutError, OSError):
         return
     planned = list(mounts)
     yield from _weaker(pid, planned, found)
-    try:
+    with _unless_ended(pid):
         if by_unit:
             yield from intruders.mounts(pid, planned, found, sources, ("/run",))
         else:
@@ -61,6 +63,13 @@ def drift(
             # Process 1 of an engine starts setpriv(1), and keeps what that needs.
             starting = () if account is None else ("setuid", "setgid")
             yield from intruders.processes(pid, capabilities, setuid=setuid, starting=starting)
+
+
+@contextlib.contextmanager
+def _unless_ended(pid: int) -> Iterator[None]:
+    """Take it for nothing that something of a process is gone which has ended."""
+    try:
+        yield
     except (FileNotFoundError, ProcessLookupError):
         if procs.identify(pid) is not None:
             raise

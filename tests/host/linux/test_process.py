@@ -12,6 +12,7 @@ import time
 import pytest
 
 from layout.host import forked
+from layout.host.attacks import keyring
 from layout.host.linux import namespaces_filter, process
 
 
@@ -206,7 +207,7 @@ def test_the_command_gets_default_signals_and_an_empty_mask() -> None:
 
 def keys(call: int, *arguments: object) -> int:
     """Return what add_key(2), request_key(2) or keyctl(2) says: 0, 1, 2."""
-    first = 248 if os.uname().machine == "x86_64" else 217
+    first = keyring._ADD
     libc = ctypes.CDLL(None, use_errno=True)
     found = libc.syscall(first + call, *arguments)
     return -ctypes.get_errno() if found < 0 else int(found)
@@ -239,6 +240,12 @@ def test_the_keys_of_whoever_starts_a_jail_stay_with_him() -> None:
     if status == 77:
         pytest.skip("no keys here (keyrings(7))")
     assert status == 0
+
+
+def test_all_who_call_keyctl_have_the_same_number_for_it() -> None:
+    assert {machine: number + 2 for machine, number in keyring._CALLS.items()} == process._KEYCTL
+    for machine, ((_, _, _, first), *_) in namespaces_filter._MACHINES.items():
+        assert process._KEYCTL.get(machine, 219) == first + 2
 
 
 @pytest.mark.skipif(not namespaces_filter.is_known(), reason="no filter for this machine")
