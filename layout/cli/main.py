@@ -54,7 +54,13 @@ def hoist(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit status: 0 as promised, 1 not so, 2 wrong usage or input."""
-    output = Output()
+    try:
+        return _run(argv, Output())
+    finally:
+        streams.let_go()
+
+
+def _run(argv: Sequence[str], output: Output) -> int:
     rest: list[str] = []
     try:
         ours, rest = hoist(argv)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from layout.core.errors import LayoutError, printable
 
 RED, GREEN, YELLOW, CYAN, BOLD = "31", "32", "33", "36", "1"
+_COLOUR = re.compile(r"(\033\[[0-9]+m)")
 
 
 class Output:
@@ -50,7 +52,7 @@ class Output:
         """Print a remark on stderr, unless asked to be quiet."""
         if not self.quiet:
             self.clear()
-            sys.stderr.write(_lines(text) + "\n")
+            _tell(_lines(text) + "\n")
 
     def detail(self, text: str) -> None:
         """Print a remark on stderr when asked to be verbose."""
@@ -60,9 +62,9 @@ class Output:
     def error(self, error: LayoutError) -> None:
         """Print an error and its hint on stderr."""
         self.clear()
-        sys.stderr.write(f"layout: {error}\n")
+        _tell(f"layout: {error}\n")
         if error.hint:
-            sys.stderr.write(f"hint: {printable(error.hint)}\n")
+            _tell(f"hint: {printable(error.hint)}\n")
 
     def paint(self, colour: str, text: str) -> str:
         """Return text in a colour when stdout is a terminal that wants it."""
@@ -76,25 +78,36 @@ class Output:
         self._shown = now
         share = f" {100 * done // total:3d}%" if total else f" {done}" if done else ""
         text = printable(f"{label}{share}")[:100]
-        sys.stderr.write("\r" + text.ljust(self._width))
-        sys.stderr.flush()
+        _tell("\r" + text.ljust(self._width))
         self._width = len(text)
 
     def clear(self) -> None:
         """Take the progress line away before something else is printed."""
         if self._width:
-            sys.stderr.write("\r" + " " * self._width + "\r")
-            sys.stderr.flush()
+            _tell("\r" + " " * self._width + "\r")
             self._width = 0
+
+
+def _tell(text: str) -> None:
+    """Write to stderr. Where that is full or gone, the work goes on: its exit status says how it ended."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        from layout.host import hostfiles
+
+        hostfiles.discard(2)
 
 
 def _lines(text: str) -> str:
     """Escape everything but the newlines and colours that we put there ourselves."""
-    return "\n".join("\033".join(_part(part) for part in line.split("\033")) for line in text.split("\n"))
+    return "\n".join(_line(line) for line in text.split("\n"))
 
 
-def _part(text: str) -> str:
-    return printable(text)
+def _line(text: str) -> str:
+    # Every other part is a colour.
+    parts = enumerate(_COLOUR.split(text))
+    return "".join(part if number % 2 else printable(part) for number, part in parts)
 
 
 def plural(count: int, noun: str) -> str:

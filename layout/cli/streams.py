@@ -39,6 +39,14 @@ def finish() -> None:
     sys.stdout.flush()
 
 
+def let_go() -> None:
+    """Write what is still buffered after an error was told; where that fails as well, the error stands."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard()
+
+
 def failed(error: OSError) -> bool:
     """Say whether it was our own printing that failed: nothing of ROOT or the host is opened there."""
     at = error.__traceback__

@@ -84,3 +84,8 @@ def test_progress_is_shown_after_a_second_on_a_terminal_and_taken_away_again(
         assert ("unpacking \\x1b  50%" in stream.getvalue()) is shown
         output.note("done")
         assert stream.getvalue().endswith("done\n")
+
+
+def test_of_escape_sequences_colours_alone_are_left(capsys: pytest.CaptureFixture[str]) -> None:
+    Output().result("\033[31mred\033[0m, then \033[2J and \033]0;title\a")
+    assert capsys.readouterr().out == "\033[31mred\033[0m, then \\x1b[2J and \\x1b]0;title\\x07\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,27 @@ def test_a_stream_that_is_closed_takes_what_is_printed_as_dev_null_does(redirect
 
 def test_an_error_keeps_its_status_where_nobody_can_read_it() -> None:
     assert layout("frobnicate", "2>&-").returncode == 2
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_an_error_keeps_its_status_where_its_words_cannot_be_written(unbuffered: str) -> None:
+    done = layout("frobnicate", "2>/dev/full", PYTHONUNBUFFERED=unbuffered)
+    assert (done.returncode, done.stderr) == (2, "")
+
+
+def test_results_that_are_lost_after_an_error_leave_it_its_status_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "etc/profiles").mkdir(parents=True)
+    (tmp_path / "etc/profiles/bad.toml").write_text("x", encoding="utf-8")
+    words = f"--root {tmp_path} profile list"
+    whole, lost = (layout(words, where, PYTHONUNBUFFERED="") for where in (">/dev/null", ">/dev/full"))
+    assert "bad.toml" in whole.stderr
+    assert (lost.returncode, lost.stderr) == (whole.returncode, whole.stderr) == (2, whole.stderr)
+
+
+def test_remarks_that_cannot_be_written_end_nothing() -> None:
+    done = layout("advise /bin/sh", "2>/dev/full", PYTHONUNBUFFERED="")
+    assert done.returncode == 0
+    assert "kind = " in done.stdout
 
 
 def test_where_a_terminal_knows_ascii_only_pictures_are_drawn_with_that() -> None:
