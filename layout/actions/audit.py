@@ -246,7 +246,7 @@ class _Audit:
         """Yield what the jail has and its plan does not: somebody of the host has put it there."""
         if self.running is not None:
             with self._noting("the processes of the jail"):
-                for where, found, expected in design_of(self.jail.kind).drift(self.context, self.plan):
+                for where, found, expected in self.design.drift(self.context, self.plan):
                     yield printable(f"{where}: {found}, not {expected}")
 
     def _settings(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from layout.actions.kinds import design_of
 from layout.core.errors import LayoutError
 from layout.core.model import Platform
 from layout.core.names import check_name
-from layout.core.units import unit_name
+from layout.core.units import ROOT_IN_UNIT, quote, unit_name
 from layout.host import hostfiles, locks, records
 from layout.host.beneath import Dir, remove_tree
 from layout.host.records import JailRecord
@@ -44,14 +44,23 @@ def destroy(context: Context, name: str) -> int:
             return _remove(context, root, state, record)
 
 
-def remaining(name: str) -> str:
-    """Say what an administrator has installed for a jail, and only he removes; "" for nothing."""
+def remaining(context: Context, name: str) -> str:
+    """Say what an administrator has installed for a jail, and only he removes; "" for nothing.
+
+    A unit for another ROOT is that of another jail.
+    """
     if running_platform() is not Platform.LINUX:
         return ""
     from layout.host.linux import systemd
 
     unit = unit_name(name)
     if not systemd.is_installed(unit):
+        return ""
+    text = ""
+    with contextlib.suppress(LayoutError):  # a unit that is masked is a link to /dev/null
+        text = hostfiles.read_text(f"{systemd.INSTALLED}/{unit}") or ""
+    roots = [line for line in text.splitlines() if line.startswith(ROOT_IN_UNIT)]
+    if roots and f"{ROOT_IN_UNIT}{quote(context.site.root)}" not in roots:
         return ""
     return f"{systemd.INSTALLED}/{unit} is still there: systemctl disable {unit}, then remove it"
 

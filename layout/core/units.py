@@ -76,6 +76,8 @@ CLOSING = (
     *("RootDirectory", "MountAPIVFS", "TemporaryFileSystem", "NoExecPaths", "CapabilityBoundingSet"),
 )
 """Settings without which a jail would have more. A systemd that does not know one goes on without it."""
+ROOT_IN_UNIT = "RequiresMountsFor="
+"""The setting by which a rendered unit says whose it is."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ON_THE_HOST = ("/usr/bin/nsenter", "--target=1", "--mount", "--")
 """A "+" frees a command of what the settings forbid, not of a mount namespace with their tmpfs and binds:
@@ -126,10 +128,8 @@ def bare_path(path: str) -> str:
     Raises LayoutError for a path that no line can hold.
     """
     if _CONTROL.search(path) or path != path.strip() or path.endswith("\\") or not path.isprintable():
-        hint = "choose a ROOT without them"
-        raise LayoutError(
-            path, "a control character, or one of no encoding", "a path that a unit can hold", hint
-        )
+        found = "a control character, one of no encoding, or a blank or backslash at its end"
+        raise LayoutError(path, found, "a path that a unit can hold", "choose a ROOT without them")
     return path.replace("%", "%%")
 
 
@@ -149,7 +149,7 @@ def render_unit(plan: JailPlan, host: Host) -> str:
         "Documentation=man:layout(8)",
         "After=network-online.target",
         "Wants=network-online.target",
-        f"RequiresMountsFor={quote(host.root)}",
+        f"{ROOT_IN_UNIT}{quote(host.root)}",
         f"AssertPathExists={bare_path(f'{host.root}/s/{jail.name}/etc/passwd')}",
         "",
         "[Service]",
@@ -159,8 +159,7 @@ def render_unit(plan: JailPlan, host: Host) -> str:
     ]
     for one in host.directories:
         lines.append(f"ExecStartPre=+{command_line((*_ON_THE_HOST, *_made(jail.name, one)))}")
-    addresses = [a for a in (*network.ip4, *network.ip6) if a not in {"inherit", "disable"}]
-    for address in addresses if network.interface else ():
+    for address in network.own_words if network.interface else ():
         lines.append(f"ExecStartPre=+-/sbin/ip address add {address} dev {network.interface}")
         lines.append(f"ExecStopPost=+-/sbin/ip address del {address} dev {network.interface}")
     lines.append(f"ExecStart={command_line(host.command)}")
@@ -186,7 +185,7 @@ def render_unit(plan: JailPlan, host: Host) -> str:
     lines += [f"Environment={quote(setting)}" for setting in service.environment]
     # No User=: systemd looks for it, number or name, in the host's own passwd(5), and else starts nothing.
     lines.append(f"CapabilityBoundingSet={' '.join(f'CAP_{name.upper()}' for name in host.kept)}")
-    if network.ip4 == ("disable",) and network.ip6 == ("disable",):
+    if network.is_none:
         lines.append("PrivateNetwork=yes")
     lines += [_RUN, _SHM, *(f"TemporaryFileSystem={path}:ro,nosuid,nodev,noexec" for path in _COVERED)]
     return "\n".join(lines) + f"\n{_CLOSED}\n[Install]\nWantedBy=multi-user.target\n"
@@ -245,8 +244,7 @@ def render_nspawn(plan: JailPlan, host: Host, *, user_namespace: bool) -> str:
     # nspawn's own are executable; without its own /run it does not start.
     lines.append(_SHM)
     lines += [f"Bind={runs}/{top}:/run/{top}{mapped}" for top in tops]
-    private = network.ip4 == ("disable",) and network.ip6 == ("disable",)
-    lines += ["", "[Network]", f"Private={'yes' if private else 'no'}", "VirtualEthernet=no"]
+    lines += ["", "[Network]", f"Private={'yes' if network.is_none else 'no'}", "VirtualEthernet=no"]
     return "\n".join(lines) + "\n"
 
 
@@ -264,7 +262,7 @@ def render_start_unit(jail: Jail, root: str, layout: Sequence[str]) -> str:
 Description=Jail {jail.name}
 After=network-online.target local-fs.target
 Wants=network-online.target
-RequiresMountsFor={quote(root)}
+{ROOT_IN_UNIT}{quote(root)}
 
 [Service]
 Type=oneshot

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 from yard import Yard, mount, nest, umount, yard_at
 
+from layout.actions.context import Context
+from layout.actions.destroy import remaining
+from layout.host.linux import systemd
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -248,3 +252,23 @@ def test_a_jail_that_is_half_gone_is_only_there_to_be_destroyed(yard: Yard) -> N
     assert "layout destroy a" in done.err
     yard.ok("destroy", "a")
     assert yard.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "is_told"),
+    [("[Unit]\nRequiresMountsFor={root}\n", True), ("[Service]\n", True), (None, True), ("", False)],
+    ids=["for this ROOT", "written by hand", "masked", "for another ROOT"],
+)
+def test_an_installed_unit_is_named_when_it_may_be_that_of_the_jail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str | None, is_told: bool
+) -> None:
+    context = Context.find(str(tmp_path / "root"), None)
+    monkeypatch.setattr(systemd, "INSTALLED", str(tmp_path))
+    assert remaining(context, "a") == ""
+    place = tmp_path / "layout-a.service"
+    if unit is None:
+        place.symlink_to("/dev/null")
+    else:
+        text = unit or "[Unit]\nRequiresMountsFor=/jails\n"
+        place.write_text(text.format(root=context.site.root), encoding="utf-8")
+    assert ("is still there" in remaining(context, "a")) is is_told

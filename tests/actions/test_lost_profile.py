@@ -61,6 +61,7 @@ def test_one_without_tables_is_seen_by_those_of_its_kind(tmp_path: Path) -> None
         (jail.root / f"etc/fstab.d/{NAME}.fstab").unlink()
         said = jail.run("status")
         assert (said.code, "2 of 2" in said.out, "kind: found" in said.err) == (1, True, True), said
+        assert "nothing to recover from" in jail.run("recover").err
         # What only the profile could know is not taken away unseen.
         assert f"j/{NAME}/home" in jail.fails("umount", NAME)
     finally:

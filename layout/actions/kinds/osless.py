@@ -109,6 +109,8 @@ class Osless(Design):
         """Finish or undo a deploy."""
         from layout.actions.kinds import osless_update
 
+        if not osless_update.is_interrupted(state, record.name):
+            return ""
         return osless_update.recover(context, context.plan_jail(context.recorded(record)), state)
 
     def artefacts(self, context: Context, plan: JailPlan) -> dict[str, Callable[[], str]]:

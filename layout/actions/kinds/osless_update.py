@@ -134,8 +134,13 @@ def _old(root: Dir, path: str) -> bytes | None:
 # --- the journal -------------------------------------------------------------------------------------------
 
 
+def is_interrupted(state: Dir, name: str) -> bool:
+    """Say whether a deploy did not come to its end."""
+    return state.lstat(f"update/{name}.toml") is not None
+
+
 def _refuse_interrupted(state: Dir, name: str) -> None:
-    if state.lstat(f"update/{name}.toml") is not None:
+    if is_interrupted(state, name):
         path = state.show(f"update/{name}.toml")
         raise LayoutError(path, "a deploy that did not come to its end", "none", "layout recover")
 

@@ -191,7 +191,7 @@ def destroy(
     context = found.context()
     with context.locked():
         count = action(context, name)
-    if left := remaining(name):
+    if left := remaining(context, name):
         found.output.note(left)
     if found.output.json:
         found.output.document({"ok": True, "destroyed": name, "entries": count})
