@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -88,7 +89,13 @@ def verify_base(context: Context, tell: Progress, *, update: bool = False) -> Ve
             if wanted != seen:
                 fresh[manifest] = seen
             found += [
-                error(_SPECIAL, f"{top}/{below}", f"a {kind}", "none in a base", f"rm {top}/{below}")
+                error(
+                    _SPECIAL,
+                    f"{top}/{below}",
+                    f"a {kind}",
+                    "none in a base",
+                    f"rm {shlex.quote(f'{top}/{below}')}",
+                )
                 for below, kind in special
             ]
         found += behind(context.site, state)

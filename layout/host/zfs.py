@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from typing import assert_never
@@ -98,11 +99,11 @@ def opened_by_hand(dataset: Dataset, command: str) -> str:
     """Return what an administrator types to run a command that changes a read-only dataset."""
     live = mounted(dataset)
     mount = (
-        f"mount -o remount,bind,rw {dataset.mountpoint} && "
+        f"mount -o remount,bind,rw {shlex.quote(dataset.mountpoint)} && "
         if live is not None and live.fstype == FUSE
         else ""
     )
-    on, off = (" ".join(zfs.change(dataset.name, "readonly", word)) for word in ("on", "off"))
+    on, off = (shlex.join(zfs.change(dataset.name, "readonly", word)) for word in ("on", "off"))
     # The flags of a mount that zfs-fuse does not see to are given back by `layout init`.
     back = f"layout init {dataset.name.rpartition('/')[2]}" if mount else on
     return f"{off} && {mount}{command}; {back}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -161,12 +162,13 @@ def remove_stranger(jail: Finger, opened: str = "true") -> None:
     tree = jail.root / "s" / NAME
     path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
     env = {**os.environ, "PATH": path, "LAYOUT_ROOT": str(jail.root)}
-    put = f"{opened} && cp {tree}/{PROGRAM} {tree}/etc/helper"
+    stranger = tree / "etc/the administrator's; touch helper"
+    put = f"{opened} && cp {tree}/{PROGRAM} {shlex.quote(str(stranger))}"
     subprocess.run(["sh", "-c", put], env=env, check=True)
     assert jail.run("init", NAME).code == 1, "it closes the tree, takes away nothing of others, and says so"
-    assert (tree / "etc/helper").exists()
+    assert stranger.exists()
     report = json.loads(jail.run("--json", "verify", NAME).out)["jails"][NAME]["findings"]
     (hint,) = {one["hint"] for one in report if one["severity"] == "error"}
     subprocess.run(["sh", "-c", hint], env=env, check=True)
-    assert not (tree / "etc/helper").exists()
+    assert not stranger.exists()
     assert jail.codes() == set()

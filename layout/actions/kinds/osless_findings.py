@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 
@@ -103,14 +104,18 @@ def strangers(context: Context, root: Dir, plan: JailPlan) -> Iterator[Finding]:
             if found.st_mode & 0o6000:
                 seen = f"mode {stat.S_IMODE(found.st_mode):04o}, user {found.st_uid}"
                 yield error(
-                    "O3-setuid", where, seen, "no setuid or setgid file", by_hand(f"chmod ug-s {where}")
+                    "O3-setuid",
+                    where,
+                    seen,
+                    "no setuid or setgid file",
+                    by_hand(f"chmod ug-s {shlex.quote(where)}"),
                 )
             if stat.S_ISLNK(found.st_mode) or f"s/{plan.jail.name}/{path}" == only:
                 continue
             what = _kind(path, found.st_mode, head)
             if what:
                 is_old = f"s/{plan.jail.name}/{path}" == before
-                hint = f"layout init {plan.jail.name}" if is_old else by_hand(f"rm {where}")
+                hint = f"layout init {plan.jail.name}" if is_old else by_hand(f"rm {shlex.quote(where)}")
                 yield error("O2-program", where, what, "one static program and nothing else", hint)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 
 from layout.actions import booting_freebsd, hostfstab
@@ -31,7 +32,8 @@ def configuration(scene: Scene) -> Iterator[Finding]:
     """S4: nobody but root can change what layout is told: a profile may show a jail any directory."""
     scene.checks += 1
     for path, found in loose_configuration(scene.site.etc):
-        hint = f"chown root {path}; chmod go-w {path}"
+        name = shlex.quote(path)  # in a directory that others can write to, it is theirs
+        hint = f"chown root {name}; chmod go-w {name}"
         yield error("S4-config", path, found, "root's, and closed to others", hint)
 
 

@@ -328,7 +328,8 @@ def _covered(scene: JailScene, tree: Walked) -> Iterator[Finding]:
     told = {path for path, _ in tree.seen.unseen} if tree.seen is not None else set()
     for target in scene.scene.live.below(tree.where):
         if target != tree.where and target[len(tree.where) + 1 :] not in told:
-            yield error("S8-unseen", target, "a mount point", "to look at what is below", f"umount {target}")
+            hint = f"umount {shlex.quote(target)}"
+            yield error("S8-unseen", target, "a mount point", "to look at what is below", hint)
 
 
 def whole(scene: Scene | JailScene) -> Iterator[Finding]:
