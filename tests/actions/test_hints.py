@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 def test_a_name_in_a_directory_of_profiles_that_others_can_write_to_is_no_command(tmp_path: Path) -> None:
     etc = tmp_path / "etc"
-    (etc / "profiles").mkdir(parents=True)
+    for directory in (etc, etc / "profiles"):
+        directory.mkdir()
+        directory.chmod(0o755)  # whatever the umask is
     loose = etc / "profiles/a; touch pwned; it's.toml"
     loose.touch()
     loose.chmod(0o666)
