@@ -150,7 +150,8 @@ class Context(msgspec.Struct):
         """Return the plans of these jails, of all when none is named, for what only looks or takes away.
 
         Where a profile is gone, broken or of another kind by now, a jail is what its record and its written
-        mount tables say: it can still be stopped, unmounted and destroyed. Raises LayoutError.
+        mount tables say, or those of its kind: it can still be stopped, unmounted and destroyed. Raises
+        LayoutError.
         """
         found = []
         for record in self._records(names):
@@ -175,11 +176,12 @@ class Context(msgspec.Struct):
         written = []
         for kind in ("fstab", "manage.fstab"):
             path = f"{self.site.etc}/fstab.d/{record.name}.{kind}"
-            text = hostfiles.read_text(path)
-            if text is None:
-                return JailPlan(jail, (), expand(self.template(jail), self.site.root, jail))
-            written.append(fstab.parse(text, record.platform, path))
-        return JailPlan(jail, (), Tables(*written))
+            with contextlib.suppress(LayoutError):  # a damaged one says no more than none
+                if (text := hostfiles.read_text(path)) is not None:
+                    written.append(fstab.parse(text, record.platform, path))
+        if len(written) == 2:
+            return JailPlan(jail, (), Tables(*written))
+        return JailPlan(jail, (), expand(self.template(jail), self.site.root, jail))
 
     def _records(self, names: Iterable[str]) -> list[JailRecord]:
         wanted = [check_name(name) for name in dict.fromkeys(names)]

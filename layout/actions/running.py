@@ -28,7 +28,7 @@ def stop(context: Context, plan: JailPlan, tell: Tell) -> bool:
     if problem is not None:
         if design_of(plan.jail.kind).is_of_host:
             raise problem
-        tell(f"{plan.jail.name}: stopped without its profile: {problem}")
+        tell(f"{plan.jail.name}: without its profile: {problem}")
     return design_of(plan.jail.kind).stop(context, plan, tell)
 
 

@@ -52,13 +52,17 @@ def test_a_running_jail_whose_profile_became_another_kind(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
-def test_one_without_tables_is_seen_by_those_of_its_kind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [False, True], ids=["without", "damaged"])
+def test_one_without_tables_is_seen_by_those_of_its_kind(tmp_path: Path, damaged: bool) -> None:
     jail = Finger(tmp_path)
     jail.profile()
     try:
         jail.ok("init", NAME)
         (jail.root / f"etc/profiles/{NAME}.toml").write_text("kind = 3\n", encoding="utf-8")
-        (jail.root / f"etc/fstab.d/{NAME}.fstab").unlink()
+        table = jail.root / f"etc/fstab.d/{NAME}.fstab"
+        table.unlink()
+        if damaged:
+            table.write_text("damaged\n", encoding="utf-8")
         said = jail.run("status")
         assert (said.code, "2 of 2" in said.out, "kind: found" in said.err) == (1, True, True), said
         assert "nothing to recover from" in jail.run("recover").err

@@ -78,3 +78,14 @@ def test_a_script_of_rc_d_is_only_looked_for_there_where_the_kind_has_one(
     assert hint == "hint: without a name it is the host's" + (
         "; --platform freebsd for a jail there" if there else ""
     )
+
+
+def test_a_profile_for_linux_alone_is_answered_with_what_it_has_there(cli, tmp_path: Path) -> None:
+    profiles = tmp_path / "root/etc/profiles"
+    profiles.mkdir(parents=True)
+    text = 'kind = "osless"\ndescription = "x"\n[linux.osless]\nprogram = "/opt/f"\npath = "f"\n'
+    text += "uid = 1\ngid = 1\n"
+    text += '[linux.service]\ncommand = ["/f"]\n'
+    (profiles / "alone.toml").write_text(text, encoding="utf-8")
+    done = cli("--root", tmp_path / "root", "render", "rc.d", "alone", "--platform", "linux")
+    assert (done.code, "this one has unit" in done.err) == (2, True), done

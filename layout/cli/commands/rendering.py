@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from enum import StrEnum
 from typing import Annotated, Literal, assert_never
 
@@ -10,7 +11,7 @@ import typer
 from layout.actions.context import Choice
 from layout.cli.app import ForPlatform, Globals, Names, WithManage, WithPreset, app, globals_of
 from layout.cli.output import plural
-from layout.core.errors import UsageError
+from layout.core.errors import LayoutError, UsageError
 from layout.core.model import JailPlan, Platform, Preset
 
 
@@ -86,9 +87,10 @@ def _one_jail(found: Globals, kind: Artefact, names: list[str], platform: Platfo
         words = ", ".join(sorted(known)) or "none of its own"
         hint = "without a name it is the host's" if kind is Artefact.RC_D else ""
         if kind is Artefact.RC_D and plan.jail.platform is Platform.LINUX:
-            (there,) = context.described(names, Choice(platform=Platform.FREEBSD))
-            if kind in design_of(there.jail.kind).artefacts(context, there):
-                hint += "; --platform freebsd for a jail there"
+            with contextlib.suppress(LayoutError):  # a profile may be for one platform only
+                (there,) = context.described(names, Choice(platform=Platform.FREEBSD))
+                if kind in design_of(there.jail.kind).artefacts(context, there):
+                    hint += "; --platform freebsd for a jail there"
         what = f"a jail of {plan.jail.platform}, kind {plan.jail.kind}"
         raise UsageError(f"layout render {kind}", what, f"one that has it; this one has {words}", hint)
     _print(found, known[kind]())
