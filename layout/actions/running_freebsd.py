@@ -49,7 +49,7 @@ def _start(context: Context, plan: JailPlan, tell: Tell, chain: tuple[str, ...])
     with alone(context, name):
         tables = _by_jail(plan)
         log = jailconf.console_log(context.site, name)
-        begin = len(hostfiles.read_text(log) or "")
+        begin = hostfiles.size(log)
         with context.locked():
             mounting.prepare(context.site, [plan])
             if tables:
@@ -292,7 +292,7 @@ def place(path: str) -> str:
 
 def tail(log: str, begin: int) -> str:
     """Return the last words of a log, without what was there before `begin`."""
-    lines = (hostfiles.read_text(log) or "")[begin:].splitlines()
+    lines = hostfiles.since(log, begin).splitlines()
     return " | ".join(lines[-_LINES:])
 
 

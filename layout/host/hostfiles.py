@@ -12,6 +12,7 @@ from layout.host.beneath import Dir, open_root
 from layout.host.privilege import AS_ROOT, is_root
 
 LIMIT = 16 << 20
+_SHOWN = 64 << 10
 
 
 def read_text(path: str) -> str | None:
@@ -74,6 +75,29 @@ def _require_regular(fd: int, path: str) -> None:
         os.close(fd)
         found = "a directory" if stat.S_ISDIR(mode) else "no regular file"
         raise LayoutError(path, found, "a regular file")
+
+
+def size(path: str) -> int:
+    """Return the size of a file in bytes, 0 when there is none. Raises OSError."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def since(path: str, begin: int) -> str:
+    """Return what a file has from byte `begin` on, of more than 64 KiB the end; all of a file begun anew.
+
+    A log grows as its jail likes, without a limit. Raises LayoutError, OSError.
+    """
+    try:
+        fd = open_regular(path)
+    except FileNotFoundError:
+        return ""
+    with os.fdopen(fd, "rb") as file:
+        end = os.fstat(fd).st_size
+        file.seek(max(begin if begin <= end else 0, end - _SHOWN))
+        return file.read(_SHOWN).decode("utf-8", "surrogateescape")
 
 
 def write_text(path: str, text: str, mode: int) -> None:

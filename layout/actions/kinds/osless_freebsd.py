@@ -71,10 +71,10 @@ def forget(site: Site, name: str) -> int:
 def start(context: Context, plan: JailPlan) -> None:
     """Start the program in its running jail. Raises LayoutError with what the script said."""
     log = jailconf.console_log(context.site, plan.jail.name)
-    begin = len(hostfiles.read_text(log) or "")
+    begin = hostfiles.size(log)
     done = _call(context, plan, "onestart")
     if done.status != 0:
-        last = (hostfiles.read_text(log) or "")[begin:][-_SHOWN:]
+        last = hostfiles.since(log, begin)[-_SHOWN:]
         said = " ".join(f"{done.stderr or done.stdout} {last}".split())
         hint = f"what it printed is in {log}"
         raise LayoutError(plan.jail.name, f"a program that did not start: {said}", "it to start", hint)

@@ -200,7 +200,7 @@ def _come_up(jail: Jail) -> None:
     """Start the service; make sure that it is in its jail, as its options say. Raises LayoutError."""
     name = words.service_name(jail)
     log = _log(name)
-    begin = len(hostfiles.read_text(log) or "")
+    begin = hostfiles.size(log)
     done = services.act(name, "start")
     if jails.find(words.prison_name(name)) is None:
         last = running_freebsd.tail(log, begin)

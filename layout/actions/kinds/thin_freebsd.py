@@ -77,7 +77,7 @@ def start(context: Context, plan: JailPlan, tell: Tell, provide: Callable[[Dir],
         plan = provide(state)
         script = _write(site, state, plan)
         log = places(site, name).log
-        begin = len(hostfiles.read_text(log) or "")
+        begin = hostfiles.size(log)
         limit = plan.jail.settings.service.stop_timeout + _SLOW
         done = run("sh", script, "onestart", ok=range(256), timeout=limit, service=True)
         try:
