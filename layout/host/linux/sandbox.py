@@ -56,11 +56,15 @@ def run(work: Callable[[], bytes], seconds: float, *, user_namespace: bool) -> b
     finally:
         os.close(reading)
         _end(pid)
-    if data[:1] == b"=":
-        return data[1:]
-    if data[:1] == b"[":
-        raise LayoutError(*json.loads(data))
-    found = data[1:].decode("utf-8", "replace") if data[:1] == b"!" else "no answer"
+    match data[:1], data[-1:]:
+        case b"=", b".":
+            return data[1:-1]
+        case b"[", b"]":
+            raise LayoutError(*json.loads(data))
+        case b"!", _:
+            found = data[1:].decode("utf-8", "replace")
+        case _:
+            found = "an answer cut short" if data else "no answer"
     hint = "run it as root" if user_namespace else "see docs/security.md: what selftest needs"
     raise LayoutError("the sandbox", found, "a throw-away root in which attacks harm nothing", hint)
 
@@ -137,7 +141,7 @@ def _first(work: Callable[[], bytes], answer: int) -> int:
 def _work(work: Callable[[], bytes], answer: int) -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        data = b"=" + work()
+        data = b"=" + work() + b"."
     except LayoutError as error:
         data = json.dumps([error.path, error.found, error.expected, error.hint]).encode()
     except Exception as error:
