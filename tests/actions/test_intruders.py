@@ -17,7 +17,7 @@ from yard import Yard
 
 from layout.core import gateprogram
 from layout.host import forked
-from layout.host.linux import procs, syscalls
+from layout.host.linux import probe, procs, syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,6 +155,34 @@ def test_who_only_looks_in_is_no_intruder(yard: Yard) -> None:
         for other in others:
             said = other.communicate()
             assert other.returncode == 0, said
+
+
+@pytest.mark.parametrize(("seconds", "stays"), [("0.6", False), ("1000", True)])
+def test_what_somebody_brings_in_is_told_of_when_he_keeps_it(yard: Yard, seconds: str, stays: bool) -> None:
+    """A child of probes or of exec is in the jail an instant before it has closed what leads there."""
+    outside = os.open(yard.top, os.O_RDONLY | os.O_DIRECTORY)
+    words = ["/bin/busybox", "sleep", seconds]
+    try:
+        with started(yard, "weak", "bwrap") as first:
+            enter = ["nsenter", "-t", str(first), "-p", "-m", *words]
+            quiet: Any = {
+                "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.DEVNULL,
+                "stderr": subprocess.DEVNULL,
+            }
+            with subprocess.Popen(enter, pass_fds=(outside,), start_new_session=True, **quiet) as other:
+                try:
+                    assert eventually(lambda: procs.children(other.pid))
+                    (child,) = procs.children(other.pid)
+                    held, looked = probe.held_outside(first, ())
+                    told = {attempt.outcome for attempt in held if attempt.path == f"process {child}"}
+                finally:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(other.pid, signal.SIGKILL)
+            assert looked >= 2
+            assert told == ({f"a directory outside as fd/{outside}"} if stays else set())
+    finally:
+        os.close(outside)
 
 
 UNSHARE = "/bin/busybox unshare -U /bin/busybox true"

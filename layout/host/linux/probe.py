@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from layout.core import mountinfo
@@ -23,6 +24,9 @@ from layout.host.inside.executing import name_of
 from layout.host.linux import enter, process, procs, syscalls, table
 
 KEPT = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID", "SETPCAP")
+_PATIENCE = 3.0
+"""Seconds until who enters a jail has closed what it brought."""
+_STEP = 0.1
 _MNT_EXPIRE = 4
 _HANDLE = ctypes.c_uint32 * 34  # struct file_handle: size, type, 128 bytes
 _RDONLY = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
@@ -229,10 +233,23 @@ def held_outside(pid: int, logs: Collection[tuple[int, int]]) -> tuple[list[Atte
     For disks, too, and for files outside that are open for writing; but for `logs`, by device and inode.
     Returns those found, and how many processes were looked at. Raises OSError, LayoutError.
     """
+    found, looked = _held(pid, logs)
+    end = time.monotonic() + _PATIENCE
+    # Who enters a jail, a probe of another run or `layout exec`, has closed in an instant what it brought.
+    while found and time.monotonic() < end:
+        time.sleep(_STEP)
+        again, _ = _held(pid, logs)
+        found = {key: attempt for key, attempt in again.items() if key in found}
+    return list(found.values()), looked
+
+
+def _held(pid: int, logs: Collection[tuple[int, int]]) -> tuple[dict[object, Attempt], int]:
     ids = {mount.mount_id for mount in mounts_of(pid)}
     disks = {os.makedev(*map(int, mount.dev.split(":"))) for mount in table.read()}
-    found, looked = [], 0
+    found: dict[object, Attempt] = {}
+    looked = 0
     for number in procs.of_jail(pid):
+        identity = procs.identify(number)
         try:
             # One that has made a namespace below the jail's may have mounts of its own, too.
             known = ids | {mount.mount_id for mount in mounts_of(number)}
@@ -246,7 +263,7 @@ def held_outside(pid: int, logs: Collection[tuple[int, int]]) -> tuple[list[Atte
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it is gone
                 if is_what := _outside(number, what, known, disks, logs):
                     outcome = f"{is_what} as {what}"
-                    found.append(Attempt("A6", "descriptor", f"process {number}", "/", outcome))
+                    found[identity, outcome] = Attempt("A6", "descriptor", f"process {number}", "/", outcome)
     return found, looked
 
 
