@@ -185,6 +185,16 @@ def test_what_somebody_brings_in_is_told_of_when_he_keeps_it(yard: Yard, seconds
         os.close(outside)
 
 
+def started_with(yard: Yard, grade: str, engine: str, script: str) -> Path:
+    """Start jail a with a script as its service; return its log, which has nothing of before."""
+    text = GRADES[grade].replace('"/bin/sleep", "1000"', f'"/bin/sh", "-c", "{script}"')
+    profile(yard, "default", text)
+    log = yard.root / ".layout/log/a.log"
+    log.unlink(missing_ok=True)
+    yard.ok("start", "a", "--engine", engine)
+    return log
+
+
 UNSHARE = "/bin/busybox unshare -U /bin/busybox true"
 
 
@@ -197,11 +207,7 @@ def test_nobody_in_a_jail_makes_a_user_namespace(yard: Yard, engine: str, grade:
     """
     assert subprocess.run(UNSHARE.split(), check=False).returncode == 0  # the control
     script = f"if {UNSHARE}; then echo made; else echo refused; fi; exec sleep 1000"
-    text = GRADES[grade].replace('"/bin/sleep", "1000"', f'"/bin/sh", "-c", "{script}"')
-    profile(yard, "default", text)
-    log = yard.root / ".layout/log/a.log"
-    log.unlink(missing_ok=True)
-    yard.ok("start", "a", "--engine", engine)
+    log = started_with(yard, grade, engine, script)
     try:
         assert eventually(lambda: last_word(log) in {"made", "refused"})
         assert last_word(log) == "refused"
@@ -228,11 +234,7 @@ AT_ONCE = (
 def test_nothing_written_is_executed_in_the_first_moment_of_a_service(
     yard: Yard, engine: str, grade: str
 ) -> None:
-    text = GRADES[grade].replace('"/bin/sleep", "1000"', f'"/bin/sh", "-c", "{AT_ONCE}"')
-    profile(yard, "default", text)
-    log = yard.root / ".layout/log/a.log"
-    log.unlink(missing_ok=True)
-    yard.ok("start", "a", "--engine", engine)
+    log = started_with(yard, grade, engine, AT_ONCE)
     try:
         assert eventually(lambda: last_word(log) == "done", 30)
         assert "ran" not in log.read_text()

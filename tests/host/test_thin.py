@@ -236,12 +236,17 @@ def test_a_root_that_was_cut_short_is_made_anew(origin: Path, tmp_path: Path) ->
         assert list(thin_cache.differences(state, record.digest)) == []
 
 
-def test_a_file_is_hashed_once_and_verify_believes_no_digest_of_before(tmp_path: Path) -> None:
+def root_of_a_shell() -> ThinRoot:
+    """Return a root with one file, the host's shell: at rest for long."""
     program = os.path.realpath("/bin/sh")
     found = os.stat(program)
     times = found.st_mtime_ns, found.st_ctime_ns
     file = ThinFile("sh", program[1:], 0o755, found.st_size, *times, found.st_ino, found.st_dev)
-    root = ThinRoot("/", (file,))
+    return ThinRoot("/", (file,))
+
+
+def test_a_file_is_hashed_once_and_verify_believes_no_digest_of_before(tmp_path: Path) -> None:
+    root = root_of_a_shell()
     (tmp_path / "state").mkdir()
     known = tmp_path / "state/thin/digests.json"
     with open_root(str(tmp_path / "state")) as state:
@@ -265,11 +270,7 @@ def test_a_file_is_hashed_once_and_verify_believes_no_digest_of_before(tmp_path:
 
 
 def test_what_init_has_hashed_is_only_copied_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = os.path.realpath("/bin/sh")
-    found = os.stat(program)
-    times = found.st_mtime_ns, found.st_ctime_ns
-    file = ThinFile("sh", program[1:], 0o755, found.st_size, *times, found.st_ino, found.st_dev)
-    root = ThinRoot("/", (file,))
+    root = root_of_a_shell()
     (tmp_path / "state").mkdir()
 
     def read(*_: object) -> str:

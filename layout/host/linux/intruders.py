@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from layout.core.compare import is_below
@@ -24,9 +23,6 @@ _OF_ENGINE = ("/dev", "/proc", "/run", "/sys")
 """Where an engine mounts what it likes: of the host's files only single ones, to cover others."""
 _LENT = "/run/host"
 """Where systemd-nspawn(1) lends a container what it may know of its host, read-only."""
-_PATIENCE = 3.0
-"""Seconds until who enters a jail, a probe or `layout exec`, has given up what the jail does not have."""
-_STEP = 0.1
 _FEW = 8
 
 
@@ -124,13 +120,11 @@ def processes(
     """
     allowed = process.capability_mask(name.upper() for name in capabilities)
     first = allowed | process.capability_mask(name.upper() for name in starting)
-    end = time.monotonic() + _PATIENCE
-    found = _intruders(pid, allowed, first, setuid=setuid)
-    while found and time.monotonic() < end:
-        time.sleep(_STEP)
-        again = _intruders(pid, allowed, first, setuid=setuid)
-        found = {key: told for key, told in again.items() if key in found}
-    return [told for several in found.values() for told in several]
+
+    def look() -> dict[object, list[Told]]:
+        return _intruders(pid, allowed, first, setuid=setuid)
+
+    return [told for several in procs.lasting(look(), look).values() for told in several]
 
 
 def _intruders(pid: int, allowed: int, first: int, *, setuid: bool) -> dict[object, list[Told]]:

@@ -11,7 +11,6 @@ import ctypes
 import errno
 import os
 import stat
-import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from layout.core import mountinfo
@@ -24,9 +23,6 @@ from layout.host.inside.executing import name_of
 from layout.host.linux import enter, process, procs, syscalls, table
 
 KEPT = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID", "SETPCAP")
-_PATIENCE = 3.0
-"""Seconds until who enters a jail has closed what it brought."""
-_STEP = 0.1
 _MNT_EXPIRE = 4
 _HANDLE = ctypes.c_uint32 * 34  # struct file_handle: size, type, 128 bytes
 _RDONLY = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
@@ -234,13 +230,7 @@ def held_outside(pid: int, logs: Collection[tuple[int, int]]) -> tuple[list[Atte
     Returns those found, and how many processes were looked at. Raises OSError, LayoutError.
     """
     found, looked = _held(pid, logs)
-    end = time.monotonic() + _PATIENCE
-    # Who enters a jail, a probe of another run or `layout exec`, has closed in an instant what it brought.
-    while found and time.monotonic() < end:
-        time.sleep(_STEP)
-        again, _ = _held(pid, logs)
-        found = {key: attempt for key, attempt in again.items() if key in found}
-    return list(found.values()), looked
+    return list(procs.lasting(found, lambda: _held(pid, logs)[0]).values()), looked
 
 
 def _held(pid: int, logs: Collection[tuple[int, int]]) -> tuple[dict[object, Attempt], int]:

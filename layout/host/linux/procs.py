@@ -6,12 +6,19 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from layout.core.running import ProcessId
 from layout.host.linux import process
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 TICKS = os.sysconf("SC_CLK_TCK")
+_PATIENCE = 3.0
+"""Seconds until who enters a jail has given up what the jail does not have."""
+_STEP = 0.1
 _STATE, _PARENT, _START = 0, 1, 19
 """Places in /proc/PID/stat after the name, which may hold spaces and parentheses itself."""
 
@@ -251,3 +258,17 @@ def _read(path: str) -> bytes:
         return b"".join(pieces)
     finally:
         os.close(fd)
+
+
+def lasting(found: dict[K, V], look: Callable[[], dict[K, V]]) -> dict[K, V]:
+    """Return what of `found` is found again by every later look, for as long as its bringer may take.
+
+    Who enters a jail, a probe of another run or `layout exec`, gives up in an instant what the jail does not
+    have. Nothing is waited for when nothing was found.
+    """
+    end = time.monotonic() + _PATIENCE
+    while found and time.monotonic() < end:
+        time.sleep(_STEP)
+        again = look()
+        found = {key: value for key, value in again.items() if key in found}
+    return found
